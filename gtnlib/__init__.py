@@ -1,0 +1,30 @@
+"""Learned training data: dataset distillation and Generative Teaching Networks.
+
+Two teachers (pixels, a generator), three meta-gradients (unrolled, implicit, gradient matching):
+
+    from gtnlib import load_dataset, ConvNet, GeneratorTeacher, Unrolled, fit, evaluate
+
+    mnist = load_dataset("mnist")
+    teacher = GeneratorTeacher(steps=32, batch_size=64)
+    history = fit(teacher, Unrolled(), student=ConvNet, data=mnist, outer_steps=1000, seed=0)
+    report = evaluate(teacher, student=ConvNet, data=mnist, seeds=5)
+"""
+
+from gtnlib.data import Dataset, Split, default_device, load_dataset
+from gtnlib.errors import DataError, DivergenceError, DivergenceWarning
+from gtnlib.evaluate import Report, Statistic, accuracy, best_rate, evaluate
+from gtnlib.fit import History, OuterStep, fit
+from gtnlib.inner import StudentRun, inner_step, train_student
+from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
+from gtnlib.students import MLP, VGG, ConvNet, FlatStudent, LeNet, ResNet, make_student
+from gtnlib.teachers import GeneratorTeacher, PixelTeacher, RealTeacher, TeachingSet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP", "VGG", "ConvNet", "DataError", "Dataset", "DivergenceError", "DivergenceWarning",
+    "FlatStudent", "GeneratorTeacher", "GradientMatching", "History", "Implicit", "LeNet",
+    "OuterStep", "PixelTeacher", "RealTeacher", "Report", "ResNet", "Split", "Statistic",
+    "StudentRun", "TeachingSet", "Unrolled", "accuracy", "best_rate", "default_device", "evaluate",
+    "fit", "inner_step", "load_dataset", "make_student", "train_student",
+]  # fmt: skip

@@ -1,0 +1,316 @@
+"""Real data: MNIST and its relatives as plain tensors that live on one device.
+
+MNIST (LeCun, Cortes & Burges; CC BY-SA 3.0) is shipped with the package, so nothing is downloaded.
+The whole data set is a pair of tensors, so a batch is one indexing operation on the device
+that holds it: no loaders, no worker processes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtnlib.errors import DataError, check_choice, check_count, check_labels
+
+VALIDATION_SIZE = 10_000
+MNIST_SHA256 = "d155132ebfd1a04355b4ecaea33a5a8d0ef7737640a24b2808e8b4ffc71daa4c"
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+
+# Mean and standard deviation of the training pixels, per channel, after scaling to [0, 1].
+STATISTICS = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "kmnist": ((0.1918,), (0.3483,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+}
+# The class of torchvision.datasets, which is also the name of the folder it keeps its files in.
+TORCHVISION_NAMES = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+
+def default_device() -> torch.device:
+    """The first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one part of a data set.
+
+    images: float32 (N, C, H, W), normalised to mean 0 and variance 1 per channel.
+    labels: int64 (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int = 10
+
+    def __post_init__(self):
+        check_labels(self.images, self.labels, self.num_classes)
+        order = torch.argsort(self.labels, stable=True)
+        counts = torch.bincount(self.labels, minlength=self.num_classes)
+        object.__setattr__(self, "_order", order)
+        object.__setattr__(self, "_counts", counts)
+        object.__setattr__(self, "_starts", counts.cumsum(0) - counts)
+        object.__setattr__(self, "_missing", torch.nonzero(counts == 0).flatten().tolist())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def to(self, device) -> Split:
+        """The same split on another device (itself if it is there already)."""
+        device = torch.device(device)
+        if self.device.type == device.type and device.index in (None, self.device.index):
+            return self
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a class-balanced batch, with replacement, without leaving the device.
+
+        Every class appears ⌊n / classes⌋ times; the remainder goes to classes drawn at random.
+
+        Parameters
+        ----------
+        n: number of images.
+        generator: source of randomness, on the device of the images.
+        labels: int64 (n,), to ask for these classes instead of balanced ones.
+
+        Returns
+        -------
+        images (n, C, H, W) and labels (n,).
+        """
+        n = check_count("n", n)
+        if labels is None:
+            if self._missing:
+                raise ValueError(f"cannot balance classes: none of class {self._missing[0]} here.")
+            first = torch.randperm(self.num_classes, generator=generator, device=self.device)
+            labels = first[torch.arange(n, device=self.device) % self.num_classes]
+        u = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
+        index = self._order[self._starts[labels] + (u * self._counts[labels]).long()]
+        return self.images[index], labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in three parts: `train`, `validation` (held out of the training file), `test`."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        return self.train.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.device
+
+    def to(self, device) -> Dataset:
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train)} / {len(self.validation)} / {len(self.test)}"
+        return f"Dataset({self.name!r}, train / validation / test {sizes}, {self.device})"
+
+
+def load_dataset(
+    name: str = "mnist",
+    root: str | os.PathLike | None = None,
+    download: bool = True,
+    device: str | torch.device | None = None,
+) -> Dataset:
+    """Load a data set as normalised tensors on one device.
+
+    Parameters
+    ----------
+    name: "mnist" (shipped with the package), "fashion_mnist", "kmnist" or "cifar10".
+    root: folder that holds, or will hold, the files of the other data sets, as torchvision lays
+        them out; default the environment variable GTNLIB_DATA, else ~/.cache/gtnlib.
+    download: fetch missing files through torchvision.
+    device: where the tensors live; default the GPU if there is one.
+
+    Returns
+    -------
+    Dataset whose `train`, `validation` and `test` hold float32 images (N, C, H, W) and int64
+    labels (N,). The validation part is the last 10 000 images of the training file.
+
+    Raises
+    ------
+    ValueError: unknown name.
+    DataError: a file is missing, damaged, or cannot be downloaded.
+    """
+    check_choice("name", name, STATISTICS)
+    device = torch.device(device) if device is not None else default_device()
+    folder = Path(root or os.environ.get("GTNLIB_DATA") or Path.home() / ".cache" / "gtnlib")
+    if name == "mnist":
+        arrays = _read_shipped_mnist(resources.files("gtnlib") / "mnist.npz")
+    elif name == "cifar10":
+        arrays = _read_cifar10(folder, download)
+    else:
+        arrays = _read_idx_dataset(folder, TORCHVISION_NAMES[name], download)
+    return _to_dataset(name, *arrays, device=device)
+
+
+def _to_dataset(name, images, labels, test_images, test_labels, device) -> Dataset:
+    mean, std = (torch.tensor(s, device=device).view(1, -1, 1, 1) for s in STATISTICS[name])
+
+    def split(images: np.ndarray, labels: np.ndarray) -> Split:
+        if len(images) != len(labels) or images.dtype != np.uint8:
+            raise DataError(f"{name}: {len(images)} images of {images.dtype}, {len(labels)} labels.")
+        pixels = torch.tensor(images, device=device).float().div_(255)
+        return Split(pixels.sub_(mean).div_(std), torch.tensor(labels, device=device).long())
+
+    cut = len(labels) - VALIDATION_SIZE
+    if cut <= 0:
+        raise DataError(f"{name}: only {len(labels)} training images, expected over 10 000.")
+    return Dataset(
+        name,
+        train=split(images[:cut], labels[:cut]),
+        validation=split(images[cut:], labels[cut:]),
+        test=split(test_images, test_labels),
+    )
+
+
+def _read_shipped_mnist(path) -> tuple[np.ndarray, ...]:
+    """The four MNIST arrays from the package's own file, checked against its SHA-256."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}. Reinstall gtnlib.") from error
+    if hashlib.sha256(content).hexdigest() != MNIST_SHA256:
+        raise DataError(f"{path} is damaged (wrong SHA-256). Reinstall gtnlib.")
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        images, test_images = (arrays[key][:, None] for key in ("train_images", "test_images"))
+        return images, arrays["train_labels"], test_images, arrays["test_labels"]
+
+
+def _read_idx_dataset(folder: Path, class_name: str, download: bool) -> tuple[np.ndarray, ...]:
+    """Fashion-MNIST and KMNIST: four IDX files, plain or gzipped."""
+    stems = [f"{part}-{what}" for part in ("train", "t10k")
+             for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
+    places = [folder, folder / class_name / "raw"]
+
+    def find(stem: str) -> Path | None:
+        files = [place / (stem + suffix) for place in places for suffix in ("", ".gz")]
+        return next((file for file in files if file.is_file()), None)
+
+    if download and not all(map(find, stems)):
+        from torchvision import datasets  # slow to import, so only where it is needed
+
+        for train in (True, False):
+            try:
+                getattr(datasets, class_name)(str(folder), train=train, download=True)
+            except (OSError, RuntimeError) as error:
+                raise _no_download(class_name, folder, error) from error
+    files = [find(stem) for stem in stems]
+    if None in files:
+        raise DataError(
+            f"{class_name}: no {stems[files.index(None)]}[.gz] in {places[0]} or {places[1]}. Put "
+            "the four IDX files there, name another folder with root= or GTNLIB_DATA, or pass "
+            "download=True."
+        )
+    images, labels, test_images, test_labels = map(read_idx, files)
+    return images[:, None], labels, test_images[:, None], test_labels
+
+
+def read_idx(path: str | os.PathLike) -> np.ndarray:
+    """Read a file in the IDX format of unsigned bytes (LeCun et al.), plain or gzipped.
+
+    Raises DataError if the file is truncated or of another format.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, gzip.zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}. Delete it and fetch it again.") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError(f"{path} is not an IDX file of unsigned bytes.")
+    dims = content[3]
+    shape = np.frombuffer(content[4 : 4 + 4 * dims], ">u4").astype(int)
+    body = np.frombuffer(content, np.uint8, offset=min(4 + 4 * dims, len(content)))
+    if len(shape) != dims or body.size != shape.prod():
+        raise DataError(
+            f"{path} is damaged: its header promises shape {tuple(int(n) for n in shape)}, but "
+            f"{body.size} bytes follow. Delete it and fetch it again."
+        )
+    return body.reshape(shape)
+
+
+def _read_cifar10(folder: Path, download: bool) -> tuple[np.ndarray, ...]:
+    """CIFAR-10 from its binary version, which needs no pickle."""
+    base = folder / "cifar-10-batches-bin"
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    if download and not all((base / name).is_file() for name in names):
+        from torchvision.datasets.utils import download_url
+
+        try:
+            download_url(CIFAR10_URL, str(folder), md5=CIFAR10_MD5)
+            with tarfile.open(folder / "cifar-10-binary.tar.gz") as archive:
+                archive.extractall(folder, filter="data")
+        except (OSError, RuntimeError, tarfile.TarError) as error:
+            raise _no_download("CIFAR-10", folder, error) from error
+    parts = []
+    for name in names:
+        try:
+            content = (base / name).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"CIFAR-10: cannot read {base / name}: {error}. Unpack the binary version of "
+                "CIFAR-10 there, name another folder with root= or GTNLIB_DATA, or pass "
+                "download=True."
+            ) from error
+        if len(content) != 10_000 * 3073:
+            raise DataError(f"{base / name} is damaged: {len(content)} bytes instead of 30730000.")
+        parts.append(np.frombuffer(content, np.uint8).reshape(-1, 3073))
+    train, test = np.concatenate(parts[:5]), parts[5]
+    return (
+        train[:, 1:].reshape(-1, 3, 32, 32), train[:, 0], test[:, 1:].reshape(-1, 3, 32, 32), test[:, 0]
+    )  # fmt: skip
+
+
+def _no_download(name: str, folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{name} is not in {folder} and could not be downloaded ({error}). Connect to a network, "
+        "or copy the files there, or name their folder with root= or GTNLIB_DATA."
+    )
+
+
+def class_names(name: str) -> Sequence[str]:
+    """Names of the ten classes of a data set, by label."""
+    check_choice("name", name, STATISTICS)
+    if name == "fashion_mnist":
+        return "T-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,boot".split(",")
+    if name == "cifar10":
+        return "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck".split(",")
+    if name == "kmnist":
+        return "o,ki,su,tsu,na,ha,ma,ya,re,wo".split(",")
+    return [str(digit) for digit in range(10)]

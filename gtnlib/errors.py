@@ -1,0 +1,74 @@
+"""Errors and the small checks that give every bad argument one clear message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DataError(RuntimeError):
+    """A data file is missing, unreachable, truncated or not what it should be."""
+
+
+class DivergenceError(RuntimeError):
+    """Training produced a value that is not finite.
+
+    Attributes
+    ----------
+    history:
+        What had been recorded up to the last good outer step (or None).
+    """
+
+    def __init__(self, message: str, history=None):
+        super().__init__(message)
+        self.history = history
+
+
+class DivergenceWarning(RuntimeWarning):
+    """An iteration is not converging, so its result should not be trusted."""
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`, else raise ValueError with the nearest name."""
+    allowed = list(allowed)
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}.{hint}")
+
+
+def check_count(name: str, value: int, minimum: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{name} is {value}, but must be at least {minimum}.")
+    return int(value)
+
+
+def check_number(name: str, value: float, minimum: float, below: float = float("inf")) -> float:
+    """Return `value` if it is a number with `minimum` <= value < `below`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not minimum <= value < below:
+        upper = "" if below == float("inf") else f" and below {below:g}"
+        raise ValueError(f"{name} is {value}, but must be at least {minimum:g}{upper}.")
+    return float(value)
+
+
+def check_labels(images, labels, num_classes: int) -> None:
+    """Check a batch of images (N, C, H, W) and its labels (N,), each in 0 … num_classes − 1."""
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise ValueError(
+            f"labels must have shape ({len(images)},), one per image, got {tuple(labels.shape)}."
+        )
+    if labels.dtype.is_floating_point or labels.dtype.is_complex:
+        raise TypeError(f"labels must be integers, got {labels.dtype}.")
+    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+        raise ValueError(
+            f"labels must lie in 0 … {num_classes - 1}, got values from "
+            f"{int(labels.min())} to {int(labels.max())}."
+        )
