@@ -1,0 +1,136 @@
+"""What a teacher is worth: the accuracy of fresh students trained on what it teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gtnlib.data import Dataset, Split
+from gtnlib.errors import check_choice, check_count
+from gtnlib.inner import StudentRun, train_student
+from gtnlib.students import FlatStudent, derive_seed, make_student
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number measured once per seed."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation (n − 1); 0 for a single value."""
+        n = len(self.values)
+        return (sum((v - self.mean) ** 2 for v in self.values) / max(n - 1, 1)) ** 0.5
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Accuracies of fresh students, as fractions.
+
+    accuracy: after the last step. steps: where the curve was measured. curves: (seeds, len(steps)).
+    """
+
+    accuracy: Statistic
+    steps: tuple[int, ...]
+    curves: Tensor
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.accuracy} on {self.split} after {self.steps[-1]} steps"
+
+
+@torch.no_grad()
+def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 1000) -> float:
+    """Fraction of a split that the student with parameters w (P,) classifies correctly."""
+    right = 0
+    for x, y in zip(split.images.split(batch_size), split.labels.split(batch_size)):
+        right = right + (student.logits(w, x).argmax(1) == y).sum()
+    return float(right) / len(split)
+
+
+def evaluate(
+    teacher,
+    student,
+    data: Dataset,
+    seeds: int | Sequence[int] = 5,
+    steps: int | None = None,
+    split: str = "test",
+    every: int | None = None,
+) -> Report:
+    """Train fresh students on what the teacher teaches and measure them on real images.
+
+    Parameters
+    ----------
+    teacher: PixelTeacher, GeneratorTeacher, RealTeacher or TeachingSet.
+    student: class, function or list of them, as for `fit`.
+    seeds: how many students, or their seeds; never those `fit` draws, whatever its seed.
+    steps: inner steps; default teacher.steps. Beyond it the teacher starts over.
+    split: "test" for final numbers, "validation" for every choice made on the way, or "train".
+    every: also measure after 0, every, 2·every, … steps.
+
+    Returns
+    -------
+    Report with .accuracy (.mean, .std, .values), .steps and .curves (seeds, len(steps)).
+    """
+    images = getattr(data, check_choice("split", split, ("train", "validation", "test")))
+    seeds = range(check_count("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
+    if not len(seeds):
+        raise ValueError("seeds is empty: give at least one.")
+    steps = teacher.steps if steps is None else check_count("steps", steps)
+    marks = set() if every is None else set(range(0, steps, check_count("every", every)))
+    marks = sorted(marks | {steps})
+    curves = []
+    for seed in seeds:
+        generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
+        lessons = teacher.teaching_set(generator).to(data.device)
+        check_fit(lessons, data)
+        module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
+        run = StudentRun.start(FlatStudent(module.to(data.device)))
+        curve = []
+        for mark in marks:
+            train_student(lessons, run, mark - run.t)
+            curve.append(accuracy(run.student, run.w, images))
+        curves.append(curve)
+    final = Statistic(tuple(curve[-1] for curve in curves))
+    return Report(final, tuple(marks), torch.tensor(curves), split)
+
+
+def check_fit(lessons, data: Dataset) -> None:
+    """Raise ValueError unless the teacher's images and labels are of the data's kind."""
+    shape = tuple(lessons.images.shape[1:]) if isinstance(lessons.images, Tensor) else lessons.shape
+    if shape != data.shape:
+        raise ValueError(f"the teacher's images are {shape}, those of {data.name} {data.shape}.")
+    if int(lessons.labels.max()) >= data.num_classes:
+        raise ValueError(
+            f"the teacher's labels go up to {int(lessons.labels.max())}, but {data.name} has "
+            f"{data.num_classes} classes."
+        )
+
+
+def best_rate(
+    teacher_at,
+    student,
+    data: Dataset,
+    rates: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
+    seeds: int = 3,
+    steps: int | None = None,
+) -> float:
+    """The learning rate whose students do best on the validation split.
+
+    teacher_at: function from a rate to a teacher, for instance
+        lambda rate: RealTeacher(data.train, steps=10, batch_size=100, rate=rate)
+    """
+    scores = {rate: evaluate(teacher_at(rate), student, data, seeds, steps, "validation").accuracy.mean
+              for rate in rates}  # fmt: skip
+    return max(scores, key=scores.get)

@@ -1,0 +1,70 @@
+"""The inner loop: one step of SGD with momentum as a pure function, and a whole training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gtnlib.students import FlatStudent
+
+
+def inner_step(
+    student: FlatStudent,
+    w: Tensor,
+    m: Tensor,
+    batch: tuple[Tensor, Tensor],
+    rate: Tensor,
+    momentum: Tensor,
+    weight_decay: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Φ: one step of SGD with momentum on the batch (x, y), as `torch.optim.SGD` does it.
+
+        m ← μ m + ∂ℓ(w; x)/∂w + β w        w ← w − η m
+
+    Shapes: w and m (P,); x (B, C, H, W); y (B,); rate η and momentum μ are 0-d. Returns new w, m.
+    """
+    m = momentum * m + student.gradient(w, *batch) + weight_decay * w
+    return w - rate * m, m
+
+
+@dataclass
+class StudentRun:
+    """A student in training: its parameters w, momentum m (both (P,)) and steps taken t.
+
+    `updates` counts the outer steps it has served, so that `fit` knows when to start a fresh one.
+    """
+
+    student: FlatStudent
+    w: Tensor
+    m: Tensor
+    t: int = 0
+    updates: int = 0
+
+    @classmethod
+    def start(cls, student: FlatStudent) -> StudentRun:
+        w = student.initial()
+        return cls(student, w, torch.zeros_like(w))
+
+
+@torch.no_grad()
+def train_student(teacher, run: StudentRun, steps: int) -> StudentRun:
+    """Take `steps` inner steps on the teacher's batches, in place; nothing is recorded for autograd."""
+    for _ in range(steps):
+        batch, (rate, momentum) = teacher.batch(run.t), teacher.rates(run.t)
+        run.w, run.m = inner_step(
+            run.student, run.w, run.m, batch, rate, momentum, teacher.weight_decay
+        )
+        run.t += 1
+    return run
+
+
+def pull_back(adjoints: dict[Tensor, Tensor]) -> None:
+    """Send adjoints of the teacher's outputs (a batch, a rate) on to the teacher's parameters.
+
+    Adds to their .grad, as `backward` does; outputs that depend on no parameter are skipped.
+    """
+    live = {output: adjoint for output, adjoint in adjoints.items() if output.requires_grad}
+    if live:
+        torch.autograd.backward(list(live), list(live.values()))

@@ -1,0 +1,115 @@
+"""Gradient matching: synthetic images whose training gradient points where the real one points.
+
+Zhao et al. (2021), equation 10 and Algorithm 1: at parameters w along the student's own training on
+synthetic data, class by class,
+
+    D(w, φ) = Σ_c Σ_layers d(∂ℓ(w; x_c(φ))/∂w, ∂ℓ(w; real images of class c)/∂w)
+
+is reduced over the teacher's parameters φ. It is a different objective from the real loss of a trained
+student: nothing is differentiated through time, so memory does not depend on the number of inner
+steps, and rates and momenta get no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from gtnlib.data import Split
+from gtnlib.errors import check_choice, check_count
+from gtnlib.inner import StudentRun, pull_back, train_student
+
+EPSILON = 1e-6  # keeps the cosine finite where a gradient vanishes
+
+
+def layerwise_cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+    """Σ over weight tensors, Σ over their output rows, of 1 − cosine; vectors are skipped."""
+    total = torch.zeros((), dtype=next(iter(a.values())).dtype, device=next(iter(a.values())).device)
+    for name in a:
+        if a[name].ndim > 1:
+            p, q = a[name].flatten(1), b[name].flatten(1)
+            norms = _norm(p) * _norm(q)
+            total = total + (1 - (p * q).sum(1) / (norms + EPSILON)).sum()
+    return total
+
+
+def cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+    """1 − cosine of the whole gradient."""
+    p, q = (torch.cat([part.flatten() for part in g.values()])[None] for g in (a, b))
+    return 1 - (p * q).sum() / (_norm(p) * _norm(q) + EPSILON).squeeze()
+
+
+def squared_error(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+    """Squared Euclidean distance of the whole gradient."""
+    return sum((a[name] - b[name]).square().sum() for name in a)
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """Norm of each row, with a finite derivative at zero."""
+    return (rows.square().sum(1) + EPSILON**2).sqrt()
+
+
+DISTANCES = {
+    "layerwise-cosine": layerwise_cosine,
+    "cosine": cosine,
+    "squared-error": squared_error,
+}
+
+
+class GradientMatching:
+    """Match gradients on synthetic and real images, per class and layer.
+
+    Parameters
+    ----------
+    distance: "layerwise-cosine" (Zhao et al. 2021, equation 11), "cosine" or "squared-error".
+    real_batch_size: real images per class.
+    inner_steps: steps the student takes on the teacher's batches after each update.
+    updates_per_student: outer steps before a student is started afresh.
+    """
+
+    def __init__(self, distance: str = "layerwise-cosine", real_batch_size: int = 64,
+                 inner_steps: int = 1, updates_per_student: int = 10):  # fmt: skip
+        self.distance = check_choice("distance", distance, DISTANCES)
+        self.real_batch_size = check_count("real_batch_size", real_batch_size)
+        self.inner_steps = check_count("inner_steps", inner_steps, 0)
+        self.updates_per_student = check_count("updates_per_student", updates_per_student)
+
+    def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
+        """Add the gradient of D to the .grad of the teacher's parameters; return D per class (0-d).
+
+        Then trains `run` for `inner_steps` steps.
+        """
+        x, y = teacher.batch(run.t)
+        classes = y.unique()
+        wanted = classes.repeat_interleave(self.real_batch_size)
+        real, _ = split.sample(len(wanted), generator, wanted)
+        real = real.view(len(classes), self.real_batch_size, *real.shape[1:])
+        with torch.no_grad():
+            loss, adjoint = self._match(run, x, y, classes, real)
+        pull_back({x: adjoint})
+        train_student(teacher, run, self.inner_steps)
+        return loss
+
+    def _match(self, run, x, y, classes, real) -> tuple[Tensor, Tensor]:
+        """Mean of D over the classes, and its gradient at the images x."""
+        student, w, distance = run.student, run.w, DISTANCES[self.distance]
+
+        def mismatch(x: Tensor, y: Tensor, real: Tensor) -> Tensor:
+            target = student.gradient(w, real, y[:1].expand(len(real)))
+            found = student.gradient(w, x, y)
+            return distance(student.unflatten(found), student.unflatten(target))
+
+        rows = [torch.nonzero(y == c).flatten() for c in classes]
+        adjoint = torch.zeros_like(x)
+        if len({len(row) for row in rows}) == 1:  # as many images of every class: all at once
+            index = torch.stack(rows)
+            gradients, losses = vmap(grad_and_value(mismatch))(x[index], y[index], real)
+            adjoint[index] = gradients
+        else:
+            losses = []
+            for row, images in zip(rows, real):
+                adjoint[row], loss = grad_and_value(mismatch)(x[row], y[row], images)
+                losses.append(loss)
+            losses = torch.stack(losses)
+        return losses.mean(), adjoint / len(classes)
