@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
 import tarfile
 from collections.abc import Sequence
@@ -101,6 +102,12 @@ class Split:
                 raise ValueError(f"cannot balance classes: none of class {self._missing[0]} here.")
             first = torch.randperm(self.num_classes, generator=generator, device=self.device)
             labels = first[torch.arange(n, device=self.device) % self.num_classes]
+        elif labels.shape != (n,):
+            raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}.")
+        else:
+            for c in labels.unique().tolist():
+                if c in self._missing or not 0 <= c < self.num_classes:
+                    raise ValueError(f"labels asks for class {c}, but no image of it is here.")
         u = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
         index = self._order[self._starts[labels] + (u * self._counts[labels]).long()]
         return self.images[index], labels
@@ -185,8 +192,13 @@ def _to_dataset(name, images, labels, test_images, test_labels, device) -> Datas
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
         if len(images) != len(labels) or images.dtype != np.uint8:
             raise DataError(f"{name}: {len(images)} images of {images.dtype}, {len(labels)} labels.")
+        if images.ndim != 4 or images.shape[1] != mean.numel():
+            raise DataError(f"{name}: images of shape {images.shape[1:]} are not its images.")
         pixels = torch.tensor(images, device=device).float().div_(255)
-        return Split(pixels.sub_(mean).div_(std), torch.tensor(labels, device=device).long())
+        try:
+            return Split(pixels.sub_(mean).div_(std), torch.tensor(labels, device=device).long())
+        except ValueError as error:
+            raise DataError(f"{name}: {error}") from error
 
     cut = len(labels) - VALIDATION_SIZE
     if cut <= 0:
@@ -255,12 +267,14 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{path} is not an IDX file of unsigned bytes.")
     dims = content[3]
-    shape = np.frombuffer(content[4 : 4 + 4 * dims], ">u4").astype(int)
-    body = np.frombuffer(content, np.uint8, offset=min(4 + 4 * dims, len(content)))
-    if len(shape) != dims or body.size != shape.prod():
+    if len(content) < 4 + 4 * dims:
+        raise DataError(f"{path} is damaged: its header is cut. Delete it and fetch it again.")
+    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", count=dims, offset=4))
+    body = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
+    if body.size != math.prod(shape):
         raise DataError(
-            f"{path} is damaged: its header promises shape {tuple(int(n) for n in shape)}, but "
-            f"{body.size} bytes follow. Delete it and fetch it again."
+            f"{path} is damaged: its header promises shape {shape}, but {body.size} bytes follow. "
+            "Delete it and fetch it again."
         )
     return body.reshape(shape)
 

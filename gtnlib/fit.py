@@ -101,6 +101,14 @@ def fit(
     outer_steps = check_count("outer_steps", outer_steps)
     check_count("students_per_step", students_per_step)
     check_number("final_rate", final_rate, 0)
+    if clip is not None and check_number("clip", clip, 0) == 0:
+        raise ValueError("clip is 0, but must be positive or None.")
+    if not hasattr(teacher, "parameter_groups"):
+        raise TypeError(
+            f"teacher must be a PixelTeacher or GeneratorTeacher, got {type(teacher).__name__}."
+        )
+    if isinstance(metagrad, type) or not callable(metagrad):
+        raise TypeError(f"metagrad must be an instance such as Unrolled(), got {metagrad!r}.")
     if tuple(teacher.shape) != data.shape or teacher.num_classes != data.num_classes:
         raise ValueError(
             f"the teacher makes {teacher.num_classes} classes of images {teacher.shape}, but "
@@ -139,16 +147,17 @@ def fit(
                 for p in parameters:
                     if p.grad is not None:
                         p.grad /= students_per_step
-                limit = math.inf if clip is None or typical is None else clip * typical
+                limit = clip * typical if clip and typical else math.inf
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
                 if not (math.isfinite(norm) and math.isfinite(float(loss))):
+                    before = f"as step {step - 1} made it" if step else "as it was"
                     raise DivergenceError(
                         f"outer step {step}: the loss is {float(loss):.3g} and its gradient's norm "
-                        f"{norm:.3g}. The teacher was left as step {step - 1} made it. Lower the "
-                        "teacher's inner rate or the rate of fit, or take fewer inner steps.",
+                        f"{norm:.3g}. The teacher was left {before}. Lower its inner rate or the "
+                        "rate of fit, or take fewer inner steps.",
                         history,
                     )
-                typical = norm if typical is None else 0.9 * typical + 0.1 * min(norm, limit)
+                typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
                 optimizer.step()
                 schedule.step()
                 seconds = time.perf_counter() - start

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from tqdm import tqdm
+
+WIDTH = 78  # characters, so that a line fits on the page of the book
 
 
 class _NotebookBar(tqdm):
@@ -14,7 +17,7 @@ class _NotebookBar(tqdm):
         from IPython.display import display
 
         self._output = display({"text/plain": ""}, raw=True, display_id=True)
-        super().__init__(*args, **keywords)
+        super().__init__(*args, file=io.StringIO(), **keywords)
 
     def display(self, msg=None, pos=None):
         self._output.update({"text/plain": msg or str(self)}, raw=True)
@@ -25,4 +28,4 @@ def progress_bar(total: int, description: str, show: bool = True) -> tqdm:
     in_notebook = "ipykernel" in sys.modules and show
     bar = _NotebookBar if in_notebook else tqdm
     pause = 0.5 if in_notebook or sys.stderr.isatty() else 10.0  # a log file needs few lines
-    return bar(total=total, desc=description, disable=not show, mininterval=pause, ncols=100)
+    return bar(total=total, desc=description, disable=not show, mininterval=pause, ncols=WIDTH)

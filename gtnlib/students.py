@@ -102,7 +102,7 @@ class ConvNet(nn.Sequential):
     def __init__(self, shape=(1, 28, 28), num_classes=10, width=(16, 32), depth=None,
                  norm="instance", pooling="avg", activation="relu"):  # fmt: skip
         channels, height, columns = _check_shape(shape, num_classes)
-        if isinstance(width, int):
+        if not isinstance(width, Sequence):
             width = [width] * check_count("depth", 2 if depth is None else depth)
         elif depth not in (None, len(width)):
             raise ValueError(f"depth is {depth}, but width lists {len(width)} blocks.")
@@ -184,6 +184,11 @@ class FlatStudent:
                 f"the student keeps state in its buffer {stateful[0]!r}, so training it is not a "
                 "pure function. Build normalisation layers with track_running_stats=False."
             )
+        if any(isinstance(layer, nn.modules.dropout._DropoutNd) for layer in module.modules()):
+            raise ValueError(
+                "the student draws random numbers in a Dropout layer, so training it is not a pure "
+                "function. Build it without."
+            )
         if not any(True for _ in module.parameters()):
             raise ValueError("the student has no parameters to train.")
         self.module = module
@@ -257,15 +262,15 @@ def make_student(
         keywords `shape` and `num_classes` are passed to those that take them.
     seed: decides the draw and the initialisation.
     """
+    if isinstance(student, Sequence) and not isinstance(student, str):
+        if not student:
+            raise ValueError("student is an empty list.")
+        student = student[derive_seed("architecture", seed) % len(student)]
     if isinstance(student, nn.Module):
         raise TypeError(
             "student must build a fresh network at every call: pass a class or a function, such as "
             "ConvNet or lambda: ConvNet(width=64), not one network."
         )
-    if isinstance(student, Sequence) and not isinstance(student, str):
-        if not student:
-            raise ValueError("student is an empty list.")
-        student = student[derive_seed("architecture", seed) % len(student)]
     if not callable(student):
         raise TypeError(f"student must be a class or function that builds a network, got {student!r}.")
     known = inspect.signature(student).parameters

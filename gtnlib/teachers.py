@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,6 +24,14 @@ from gtnlib.errors import DataError, check_choice, check_count, check_labels, ch
 from gtnlib.students import seeded
 
 CURRICULA = ("learned", "fixed", "fresh")
+
+
+def check_sgd(rate: float, momentum: float, weight_decay: float) -> tuple[float, float, float]:
+    """The three as floats, if they are 0 < rate, 0 ≤ momentum < 1 and 0 ≤ weight_decay."""
+    if check_number("rate", rate, 0) == 0:
+        raise ValueError("rate is 0, but must be positive.")
+    momentum = check_number("momentum", momentum, 0, below=1)
+    return float(rate), momentum, check_number("weight_decay", weight_decay, 0)
 
 
 class Teacher(nn.Module):
@@ -51,12 +60,9 @@ class Teacher(nn.Module):
             raise ValueError(f"shape must be (channels, height, width), got {tuple(shape)}.")
         self.num_classes = check_count("num_classes", num_classes, 2)
         self.steps = check_count("steps", steps)
-        self.weight_decay = check_number("weight_decay", weight_decay, 0)
-        check_number("momentum", momentum, 0, below=1)
-        if check_number("rate", rate, 0) == 0:
-            raise ValueError("rate is 0, but must be positive.")
+        rate, momentum, self.weight_decay = check_sgd(rate, momentum, weight_decay)
         self.log_rate = nn.Parameter(torch.full((steps,), math.log(rate)), learn_rates)
-        logit = torch.full((steps,), float(momentum)).logit()
+        logit = torch.full((steps,), momentum).logit()
         self.momentum_logit = nn.Parameter(logit, learn_rates and momentum > 0)
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
@@ -246,7 +252,7 @@ class RealTeacher:
         self.split, self.steps = split, check_count("steps", steps)
         self.batch_size = check_count("batch_size", batch_size)
         self.images = steps * batch_size if images is None else check_count("images", images)
-        self.rate, self.momentum, self.weight_decay = rate, momentum, weight_decay
+        self.rate, self.momentum, self.weight_decay = check_sgd(rate, momentum, weight_decay)
         self.shape, self.num_classes = tuple(split.images.shape[1:]), split.num_classes
 
     def teaching_set(self, generator: torch.Generator | None = None) -> TeachingSet:
@@ -274,6 +280,8 @@ class TeachingSet:
     weight_decay: float = 0.0
 
     def __post_init__(self):
+        if not self.labels.numel():
+            raise ValueError("labels is empty: a teaching set needs at least one image.")
         check_labels(self.images, self.labels, 1 + int(self.labels.max()))
         if self.order.ndim != 2 or self.order.numel() == 0:
             raise ValueError(f"order must have shape (steps, batch), got {tuple(self.order.shape)}.")
@@ -311,6 +319,7 @@ class TeachingSet:
                 np.savez_compressed(file, **arrays)
             os.replace(part, path)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise OSError(f"cannot write {path}: {error}. Nothing was changed.") from error
 
     @classmethod
@@ -318,10 +327,15 @@ class TeachingSet:
         """Read what `save` or `Teacher.export` wrote. Raises DataError if it is anything else."""
         names = [field.name for field in fields(cls)]
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values = [torch.from_numpy(file[name]) for name in names[:-1]]
+                for name, value in zip(names, values):
+                    kind = torch.int64 if name in ("labels", "order") else torch.float32
+                    if value.dtype != kind:
+                        raise TypeError(f"{name} must be {kind}, got {value.dtype}.")
                 return cls(*values, float(file[names[-1]]))
         except FileNotFoundError:
             raise
-        except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error,
+                zipfile.BadZipFile) as error:  # fmt: skip
             raise DataError(f"{path} is not a teaching set, or is damaged: {error}") from error

@@ -111,7 +111,7 @@ class Implicit:
         # H q = v − (1 − αH)^(K+1) v, so the residual is the norm of the term after the last.
         residual = (term - scale * hessian(term)).norm() / norms[0].clamp(min=1e-30)
         self.diagnostics = {"scale": float(scale), "terms": terms, "residual": float(residual)}
-        if not terms[-1] <= 1:
+        if norms[0].isfinite() and not terms[-1] <= 1:
             warnings.warn(
                 f"the Neumann series diverges: its term {self.neumann_terms} is {terms[-1]:.3g} "
                 f"times the first, at scale {float(scale):.3g}. Use scale='auto' or a smaller one, "
@@ -131,7 +131,7 @@ def largest_eigenvalue(hessian, start: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
         product = hessian(p)
         size = product.norm()
-        if not size > 0:
+        if size == 0:
             raise ValueError(
                 "the Hessian of the training loss vanishes, so it has no inverse. Add weight decay "
                 "to the teacher or damping to Implicit."
