@@ -1,0 +1,21 @@
+"""Keep what `pytest --nbmake` executes, so that building the book need not execute it again."""
+
+from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbmake.nb_run import NotebookRun
+
+CACHE = Path(__file__).parent.parent / "_build" / ".jupyter_cache"
+execute = NotebookRun.execute
+
+
+def execute_and_keep(run):
+    result = execute(run)
+    if result.error is None:
+        bundle = CacheBundleIn(result.nb, str(run.filename))
+        get_cache(CACHE).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    return result
+
+
+NotebookRun.execute = execute_and_keep
