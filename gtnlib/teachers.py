@@ -112,10 +112,10 @@ class PixelTeacher(Teacher):
     steps go through them in order, a batch at a time, around and around.
     """
 
-    outer_rate = 3e-2
+    outer_rate = 1e-1
 
     def __init__(self, images_per_class=10, steps=10, batch_size=None, *, shape=(1, 28, 28),
-                 num_classes=10, rate=0.05, momentum=0.9, learn_rates=True, weight_decay=0.0,
+                 num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
                  seed=0):  # fmt: skip
         super().__init__(shape, num_classes, steps, rate, momentum, learn_rates, weight_decay)
         count = check_count("images_per_class", images_per_class) * num_classes
@@ -196,10 +196,10 @@ class GeneratorTeacher(Teacher):
     seed: of the noise and of the default generator's weights.
     """
 
-    outer_rate = 3e-3
+    outer_rate = 5e-3
 
     def __init__(self, steps=32, batch_size=64, *, batches=None, curriculum="learned",
-                 noise_size=64, generator=None, shape=(1, 28, 28), num_classes=10, rate=0.05,
+                 noise_size=64, generator=None, shape=(1, 28, 28), num_classes=10, rate=0.02,
                  momentum=0.9, learn_rates=True, weight_decay=0.0, seed=0):  # fmt: skip
         super().__init__(shape, num_classes, steps, rate, momentum, learn_rates, weight_decay)
         batches = steps if batches is None else check_count("batches", batches)
