@@ -1,15 +1,12 @@
-"""One style for every figure of the book: colours, bands over seeds, image grids, players."""
+"""One style for every figure of the book: colours, bands over seeds, image grids."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 # Told apart by readers of every colour vision, and by their lightness where there is no colour.
@@ -83,18 +80,3 @@ def show_images(
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax
-
-
-def player(figure: Figure, draw: Callable[[int], object], frames: int, alt: str, fps: int = 4):
-    """An animation that plays and scrubs in a static page, with no kernel and no network.
-
-    draw(i) draws frame i into the figure; alt describes the animation to those who cannot see it.
-    """
-    from IPython.display import HTML
-
-    animation = FuncAnimation(figure, draw, frames=frames, repeat=False, blit=False)
-    html = animation.to_jshtml(fps=fps, default_mode="once")
-    plt.close(figure)
-    html = re.sub(r'<link rel="stylesheet"\s+href="https://[^"]*">', "", html)
-    html = html.replace("<img id=", f'<img alt="{alt}" id=')
-    return HTML(html.replace('<input id="_anim_slider', '<input aria-label="frame" id="_anim_slider'))

@@ -1,0 +1,34 @@
+"""What the chapters need of a notebook: numbers for the prose, players for the static page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+
+def glue(name: str, value: object) -> None:
+    """Keep a measured value under a name, for the prose of the built book; nothing elsewhere."""
+    try:
+        from myst_nb import glue as keep
+    except ImportError:  # Colab and plain Jupyter show the prose as it is
+        return
+    keep(name, str(value), display=False)
+
+
+def player(figure: Figure, draw: Callable[[int], object], frames: int, alt: str, fps: int = 4):
+    """An animation that plays and scrubs in a static page, with no kernel and no network.
+
+    draw(i) draws frame i into the figure; alt describes the animation to those who cannot see it.
+    """
+    from IPython.display import HTML
+
+    animation = FuncAnimation(figure, draw, frames=frames, repeat=False, blit=False)
+    html = animation.to_jshtml(fps=fps, default_mode="once")
+    plt.close(figure)
+    html = re.sub(r'<link rel="stylesheet"\s+href="https://[^"]*">', "", html)
+    html = html.replace("<img id=", f'<img alt="{alt}" id=')
+    return HTML(html.replace('<input id="_anim_slider', '<input aria-label="frame" id="_anim_slider'))
