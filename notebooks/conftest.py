@@ -13,6 +13,8 @@ execute = NotebookRun.execute
 def execute_and_keep(run):
     result = execute(run)
     if result.error is None:
+        for cell in result.nb.cells:
+            cell.metadata.pop("execution", None)  # times, which the cache would take for the source
         bundle = CacheBundleIn(result.nb, str(run.filename))
         get_cache(CACHE).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     return result
