@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What the notebooks print is kept in CACHE, so `make book` after `make test` executes none again.
 test: .venv/installed $(CACHE)/for-this-library
 	pytest tests
-	pytest --nbmake --nbmake-timeout=300 notebooks
+	pytest --nbmake --nbmake-timeout=900 notebooks
 
 book: .venv/installed $(CACHE)/for-this-library
 	jupyter-book build --all -W -n --keep-going .
