@@ -40,8 +40,11 @@ TORCHVISION_NAMES = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
 def default_device() -> torch.device:
-    """The first CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The CUDA device of this process if there is one, else the CPU; `torchrun` numbers them."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda" if rank is None else f"cuda:{rank}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,17 @@ class Split:
         -------
         images (n, C, H, W) and labels (n,).
         """
+        return self.at(self.draw(n, generator, labels))
+
+    def at(self, drawn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The images and labels of what `draw` drew."""
+        index, labels = drawn
+        return self.images[index], labels
+
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `sample` would draw, as indices (n,) and labels (n,): a batch that needs no room."""
         n = check_count("n", n)
         if labels is None:
             if self._missing:
@@ -109,8 +123,7 @@ class Split:
                 if c in self._missing or not 0 <= c < self.num_classes:
                     raise ValueError(f"labels asks for class {c}, but no image of it is here.")
         u = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
-        index = self._order[self._starts[labels] + (u * self._counts[labels]).long()]
-        return self.images[index], labels
+        return self._order[self._starts[labels] + (u * self._counts[labels]).long()], labels
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,22 @@ from torch import Tensor
 from gtnlib.students import FlatStudent
 
 
+def sgd(student, w, m, x, y, rate, momentum, weight_decay) -> tuple[Tensor, Tensor]:
+    """`inner_step` for one student and plain tensors: what a subclass compiles or stacks."""
+    m = momentum * m + student.gradient(w, x, y) + weight_decay * w
+    return w - rate * m, m
+
+
+def loss(student, w, x, y) -> Tensor:
+    """ℓ (0-d)."""
+    return student.loss(w, x, y)
+
+
+def loss_gradient(student, w, x, y) -> tuple[Tensor, Tensor]:
+    """∂ℓ/∂w (P,) and ℓ (0-d)."""
+    return student.gradient_and_loss(w, x, y)
+
+
 def inner_step(
     student: FlatStudent,
     w: Tensor,
@@ -25,8 +41,7 @@ def inner_step(
 
     Shapes: w and m (P,); x (B, C, H, W); y (B,); rate η and momentum μ are 0-d. Returns new w, m.
     """
-    m = momentum * m + student.gradient(w, *batch) + weight_decay * w
-    return w - rate * m, m
+    return student.compute(sgd, (w, m), (*batch, rate, momentum, weight_decay))
 
 
 @dataclass

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import types
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, grad_and_value
 
 from gtnlib.errors import check_choice, check_count
 
@@ -204,6 +205,19 @@ class FlatStudent:
         """The module's own parameters as one vector (P,)."""
         return torch.cat([p.detach().flatten() for p in self.module.parameters()])
 
+    def compute(self, function: Callable, state: tuple, shared: tuple = ()):
+        """function(self, *state, *shared), for a pure function of tensors.
+
+        All heavy work goes through here, so that a subclass can do it another way: compile it once
+        (`CompiledStudent`), or for several students at once (`StackedStudent`, where every tensor
+        of `state` has one row per student and `shared` is the same for all).
+        """
+        return function(self, *state, *shared)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a result of `compute` over all students: for one, the result itself."""
+        return value
+
     def unflatten(self, w: Tensor) -> dict[str, Tensor]:
         """Views of w (P,) in the shapes of the module's parameters, by name."""
         parts = w.split(self.sizes)
@@ -219,7 +233,16 @@ class FlatStudent:
 
     def gradient(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """∂ℓ/∂w, of shape (P,)."""
-        return grad(self.loss)(w, x, y)
+        return self.gradient_and_loss(w, x, y)[0]
+
+    def gradient_and_loss(self, w: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """∂ℓ/∂w (P,) and ℓ (0-d)."""
+        if _differentiated(w, x, y):
+            return grad_and_value(self.loss)(w, x, y)
+        with torch.enable_grad():
+            w = w.detach().requires_grad_()
+            loss = self.loss(w, x, y)
+            return torch.autograd.grad(loss, w)[0], loss.detach()
 
     def second_order(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """The two second derivatives of ℓ(w; x), each multiplied by the vector a (P,).
@@ -228,11 +251,61 @@ class FlatStudent:
         gradient of the one scalar ⟨∂ℓ/∂w, a⟩, a (Pearlmutter 1994), so they cost a few ordinary
         gradients, whatever the size of H.
         """
-        return grad(lambda w, x: self.gradient(w, x, y) @ a, argnums=(0, 1))(w, x)
+        if _differentiated(w, x, y):
+            return grad(lambda w, x: self.gradient(w, x, y) @ a, argnums=(0, 1))(w, x)
+        with torch.enable_grad():
+            w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
+            return torch.autograd.grad(gradient, (w, x), a, materialize_grads=True)
 
     def hessian_product(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
         """H a alone, of shape (P,)."""
-        return grad(lambda w: self.gradient(w, x, y) @ a)(w)
+        if _differentiated(w, x, y):
+            return grad(lambda w: self.gradient(w, x, y) @ a)(w)
+        with torch.enable_grad():
+            w = w.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
+            return torch.autograd.grad(gradient, w, a, materialize_grads=True)[0]
+
+
+def _differentiated(*tensors: Tensor) -> bool:
+    """Whether autograd records, or a `torch.func` transform is under way.
+
+    Only then must a derivative be a pure function to be differentiated, or mapped, again; else
+    torch.autograd gives the same twice as fast, with fused kernels for normalisation layers.
+    """
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return torch.is_grad_enabled() or any(map(wrapped, tensors))
+
+
+def structure(module: nn.Module) -> tuple | None:
+    """All that a network is but the values of its parameters, as a key that can be compared.
+
+    Two networks with the same key are the same pure function of a parameter vector. None if the
+    network holds something whose value cannot be compared.
+    """
+    common = vars(nn.Module()).keys()
+    try:
+        parts = [
+            (name, type(part), part.training, *((key, _comparable(value))
+             for key, value in vars(part).items() if key not in common))
+            for name, part in module.named_modules()
+        ]  # fmt: skip
+    except TypeError:
+        return None
+    return *parts, *((name, p.shape, p.dtype) for name, p in module.named_parameters())
+
+
+def _comparable(value):
+    """A hashable stand-in that is equal exactly for equal values, or TypeError."""
+    plain = (bool, int, float, str, type, type(None), torch.dtype, types.BuiltinFunctionType)
+    if isinstance(value, plain):
+        return type(value), value
+    if isinstance(value, (list, tuple)):
+        return type(value), *map(_comparable, value)
+    if isinstance(value, types.FunctionType) and not value.__closure__:
+        return value.__code__, _comparable(value.__defaults__)
+    raise TypeError(f"cannot compare {value!r}.")
 
 
 def derive_seed(*parts: object) -> int:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from gtnlib import ConvNet, GeneratorTeacher, GradientMatching, PixelTeacher, Split, StudentRun
 from gtnlib.metagrad import DISTANCES
+from gtnlib.metagrad.matching import match_class, match_classes
 from gtnlib.students import seeded
 from gtnlib.teachers import Generator
 
@@ -27,7 +28,6 @@ def generated(batch_size=6):
 
 
 every_teacher = pytest.mark.parametrize("make_teacher", [pixels, generated])
-# Six images of three classes go through vmap, seven do not.
 every_size = pytest.mark.parametrize("size", [6, 7], ids=["balanced", "unbalanced"])
 
 
@@ -107,6 +107,19 @@ def test_gradient_equals_a_loop_over_classes(make_teacher, distance, size, stude
     assert found.keys() == wanted.keys()
     for name in wanted:
         assert float((found[name] - wanted[name]).norm() / wanted[name].norm()) < 1e-7, name
+
+
+@every_distance
+def test_all_classes_at_once_equal_one_after_the_other(distance, student, tiny):
+    """The path of a GPU and that of a CPU."""
+    x, y = (tensor.detach() for tensor in pixels(6).batch(0))
+    rows = torch.stack([torch.nonzero(y == c).flatten() for c in range(CLASSES)])
+    real = torch.stack([tiny.images[tiny.labels == c][:REAL] for c in range(CLASSES)])
+    w, how = student.initial(), DISTANCES[distance]
+    together = match_classes(student, w, real, x[rows], y[rows], how)
+    apart = [match_class(student, w, r, x[row], y[row], how) for r, row in zip(real, rows)]
+    for ours, theirs in zip(together, zip(*apart)):
+        torch.testing.assert_close(ours, torch.stack(theirs))
 
 
 @every_distance

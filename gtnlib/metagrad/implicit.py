@@ -16,11 +16,10 @@ import warnings
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
 from gtnlib.data import Split
 from gtnlib.errors import DivergenceWarning, check_count, check_number
-from gtnlib.inner import StudentRun, pull_back, train_student
+from gtnlib.inner import StudentRun, loss_gradient, pull_back, train_student
 
 
 class Implicit:
@@ -44,6 +43,8 @@ class Implicit:
         the first), "residual" ‖(H + δ) q − v‖ / ‖v‖ of the solution, "inner_gradient" ‖∂f/∂w‖.
     """
 
+    stacks = False
+
     def __init__(self, neumann_terms: int = 10, scale: float | str = "auto", damping: float = 0.0,
                  batches: int | None = None, power_iterations: int = 8,
                  updates_per_student: int = 1, real_batch_size: int = 256):  # fmt: skip
@@ -63,27 +64,39 @@ class Implicit:
 
         Trains `run` for teacher.steps inner steps first.
         """
+        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
+
+    def steps_per_update(self, teacher) -> int:
+        """Inner steps that a student takes per call."""
+        return teacher.steps
+
+    def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
+        """All that is random in a call: the steps whose batches make up f, and the real batch."""
+        return self._draw(teacher, generator), split.draw(self.real_batch_size, generator)
+
+    def differentiate(self, teacher, run: StudentRun, split: Split, drawn: tuple) -> Tensor:
+        """The call, given what was drawn."""
         train_student(teacher, run, teacher.steps)
         student, w = run.student, run.w
-        steps = self._draw(teacher, generator)
+        steps, real = drawn
         with torch.no_grad():
             batches = [teacher.batch(t) for t in steps]
-            real = split.sample(self.real_batch_size, generator)
-            v, loss = grad_and_value(student.loss)(w, *real)
+            v, loss = student.compute(loss_gradient, (w, *split.at(real)))
             shift = teacher.weight_decay + self.damping
 
             def hessian(p: Tensor) -> Tensor:
-                products = (student.hessian_product(w, x, y, p) for x, y in batches)
+                products = (student.compute(hessian_product, (w, p), batch) for batch in batches)
                 return sum(products) / len(batches) + shift * p
 
-            inner = sum(student.gradient(w, x, y) for x, y in batches) / len(batches)
+            inner = sum(student.compute(loss_gradient, (w, *batch))[0] for batch in batches)
+            inner = inner / len(batches)
             q = self._solve(hessian, v)
             self.diagnostics["inner_gradient"] = float((inner + teacher.weight_decay * w).norm())
 
         for t in steps:
             x, y = teacher.batch(t)
             with torch.no_grad():
-                _, mixed = student.second_order(w, x, y, q)
+                mixed = student.compute(mixed_product, (w, q), (x, y))
             pull_back({x: -mixed / len(steps)})
         return loss
 
@@ -120,6 +133,16 @@ class Implicit:
                 stacklevel=4,
             )
         return q
+
+
+def hessian_product(student, w, p, x, y) -> Tensor:
+    """(∂²ℓ/∂w²) p, of shape (P,)."""
+    return student.hessian_product(w, x, y, p)
+
+
+def mixed_product(student, w, q, x, y) -> Tensor:
+    """(∂²ℓ/∂x∂w) q, of the shape of x."""
+    return student.second_order(w, x, y, q)[1]
 
 
 def largest_eigenvalue(hessian, start: Tensor, iterations: int) -> Tensor:

@@ -68,6 +68,8 @@ class GradientMatching:
     updates_per_student: outer steps before a student is started afresh.
     """
 
+    stacks = False
+
     def __init__(self, distance: str = "layerwise-cosine", real_batch_size: int = 64,
                  inner_steps: int = 1, updates_per_student: int = 10):  # fmt: skip
         self.distance = check_choice("distance", distance, DISTANCES)
@@ -80,10 +82,22 @@ class GradientMatching:
 
         Then trains `run` for `inner_steps` steps.
         """
+        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
+
+    def steps_per_update(self, teacher) -> int:
+        """Inner steps that a student takes per call."""
+        return self.inner_steps
+
+    def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
+        """All that is random in a call: a real batch of every class, as (indices, labels)."""
+        wanted = teacher.batch_labels(t).unique().repeat_interleave(self.real_batch_size)
+        return split.draw(len(wanted), generator, wanted)
+
+    def differentiate(self, teacher, run: StudentRun, split: Split, drawn: tuple) -> Tensor:
+        """The call, given what was drawn."""
         x, y = teacher.batch(run.t)
-        classes = y.unique()
-        wanted = classes.repeat_interleave(self.real_batch_size)
-        real, _ = split.sample(len(wanted), generator, wanted)
+        real, labels = split.at(drawn)
+        classes = labels[:: self.real_batch_size]
         real = real.view(len(classes), self.real_batch_size, *real.shape[1:])
         with torch.no_grad():
             loss, adjoint = self._match(run, x, y, classes, real)
@@ -93,23 +107,33 @@ class GradientMatching:
 
     def _match(self, run, x, y, classes, real) -> tuple[Tensor, Tensor]:
         """Mean of D over the classes, and its gradient at the images x."""
-        student, w, distance = run.student, run.w, DISTANCES[self.distance]
-
-        def mismatch(x: Tensor, y: Tensor, real: Tensor) -> Tensor:
-            target = student.gradient(w, real, y[:1].expand(len(real)))
-            found = student.gradient(w, x, y)
-            return distance(student.unflatten(found), student.unflatten(target))
-
+        distance = DISTANCES[self.distance]
         rows = [torch.nonzero(y == c).flatten() for c in classes]
-        adjoint = torch.zeros_like(x)
-        if len({len(row) for row in rows}) == 1:  # as many images of every class: all at once
+        adjoint, losses = torch.zeros_like(x), []
+        # On a GPU all classes at once, if they have as many images; on a CPU that was slower.
+        if x.is_cuda and len({len(row) for row in rows}) == 1:
             index = torch.stack(rows)
-            gradients, losses = vmap(grad_and_value(mismatch))(x[index], y[index], real)
-            adjoint[index] = gradients
-        else:
-            losses = []
-            for row, images in zip(rows, real):
-                adjoint[row], loss = grad_and_value(mismatch)(x[row], y[row], images)
-                losses.append(loss)
-            losses = torch.stack(losses)
-        return losses.mean(), adjoint / len(classes)
+            shared = x[index], y[index], distance
+            adjoint[index], losses = run.student.compute(match_classes, (run.w, real), shared)
+            return losses.mean(), adjoint / len(classes)
+        for row, images in zip(rows, real):
+            shared = x[row], y[row], distance
+            adjoint[row], loss = run.student.compute(match_class, (run.w, images), shared)
+            losses.append(loss)
+        return torch.stack(losses).mean(), adjoint / len(classes)
+
+
+def match_class(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
+    """Gradient at the images x (N, C, H, W) of one class, and value, of their distance to real ones."""
+    target = student.gradient(w, real, y[:1].expand(len(real)))
+
+    def mismatch(x: Tensor) -> Tensor:
+        found = student.gradient(w, x, y)
+        return distance(student.unflatten(found), student.unflatten(target))
+
+    return grad_and_value(mismatch)(x)
+
+
+def match_classes(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
+    """`match_class` for all classes at once: real, x and y have a leading dimension of classes."""
+    return vmap(lambda *batch: match_class(student, w, *batch, distance))(real, x, y)

@@ -12,18 +12,19 @@ Let λ be the derivative of the real loss with respect to w' and m', and a = λ_
 
     λ_w = λ_w' + (H + β) a    λ_m = μ a    λ_x = (∂²ℓ/∂x∂w) a    λ_η = −⟨λ_w', m'⟩    λ_μ = ⟨a, m⟩
 
-so that a step back costs one product with second derivatives, `FlatStudent.second_order`.
+so that a step back costs one product with second derivatives, `FlatStudent.second_order`. Both the
+step and the step back are pure functions of tensors, the same for every t: a `CompiledStudent`
+compiles each once, and a `StackedStudent` runs them for several students at a time.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
 from gtnlib.data import Split
 from gtnlib.errors import check_choice, check_count
-from gtnlib.inner import StudentRun, inner_step, pull_back
+from gtnlib.inner import StudentRun, inner_step, loss, loss_gradient, pull_back
 
 
 class Unrolled:
@@ -31,17 +32,22 @@ class Unrolled:
 
     Parameters
     ----------
-    checkpoint: recompute every step on the way back, so that memory grows only by the student's
-        own parameters and momentum per step; False keeps the whole graph. The same gradient.
+    checkpoint: True recomputes every step on the way back, so that memory grows only by the
+        student's own parameters and momentum per step; False keeps the whole graph; a number k
+        keeps the state of every k-th step and the graph of one block of k steps at a time (Chen et
+        al. 2016). The same gradient.
     loss_at: "every" averages the real loss over all inner steps (as the official GTN code does),
         "last" takes it after the last one only.
     real_batch_size: real images per evaluation of the real loss.
     """
 
     updates_per_student = 1
+    stacks = True  # a run of several students at once is differentiated like a run of one
 
-    def __init__(self, checkpoint: bool = True, loss_at: str = "every", real_batch_size: int = 256):
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: bool | int = True, loss_at: str = "every",
+                 real_batch_size: int = 256):  # fmt: skip
+        whole = isinstance(checkpoint, bool)
+        self.checkpoint = checkpoint if whole else check_count("checkpoint", checkpoint)
         self.loss_at = check_choice("loss_at", loss_at, ("every", "last"))
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
 
@@ -50,49 +56,90 @@ class Unrolled:
 
         Trains `run` for teacher.steps inner steps on the way.
         """
-        steps = range(teacher.steps)
-        scored = steps if self.loss_at == "every" else steps[-1:]
-        real = {t: split.sample(self.real_batch_size, generator) for t in scored}
-        differentiate = self._recomputed if self.checkpoint else self._recorded
-        return differentiate(teacher, run, real)
+        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
 
-    def _recorded(self, teacher, run: StudentRun, real: dict) -> Tensor:
-        """Plain autograd through the loop."""
-        w, m, losses = run.w, run.m, []
-        with torch.enable_grad():
-            for t in range(teacher.steps):
-                w, m = inner_step(
-                    run.student, w, m, teacher.batch(t), *teacher.rates(t), teacher.weight_decay
-                )
-                if t in real:
-                    losses.append(run.student.loss(w, *real[t]))
-            loss = torch.stack(losses).mean()
-            loss.backward()
-        run.w, run.m, run.t = w.detach(), m.detach(), run.t + teacher.steps
-        return loss.detach()
+    def steps_per_update(self, teacher) -> int:
+        """Inner steps that a student takes per call."""
+        return teacher.steps
 
-    def _recomputed(self, teacher, run: StudentRun, real: dict) -> Tensor:
-        """Forward without a graph, keeping (w_t, m_t); then the adjoint, one step at a time."""
-        student, decay = run.student, teacher.weight_decay
-        trajectory = [(run.w, run.m)]
+    def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> list:
+        """All that is random in a call: of every scored step, the real batch as (indices, labels)."""
+        scored = teacher.steps if self.loss_at == "every" else 1
+        return [split.draw(self.real_batch_size, generator) for _ in range(scored)]
+
+    def differentiate(self, teacher, run: StudentRun, split: Split, drawn: list) -> Tensor:
+        """The call, given what was drawn; gradient and loss are sums over the students of `run`."""
+        real = dict(zip(reversed(range(teacher.steps)), reversed(drawn)))
+        if self.checkpoint is True:
+            return self._recomputed(teacher, run, split, real)
+        return self._recorded(teacher, run, split, real, self.checkpoint or teacher.steps)
+
+    def _recorded(self, teacher, run: StudentRun, split: Split, real: dict, block: int) -> Tensor:
+        """Plain autograd, one block of steps after the other, from the last to the first."""
+        student, starts = run.student, range(0, teacher.steps, block)
+        states, state = [], (run.w, run.m)
         with torch.no_grad():
-            for t in range(teacher.steps):
-                state = inner_step(student, *trajectory[-1], teacher.batch(t), *teacher.rates(t), decay)
-                trajectory.append(state)
+            for t in range(starts[-1] + 1):
+                if t in starts:
+                    states.append(state)
+                if t < starts[-1]:
+                    state = _step(student, teacher, *state, t)
+
+        adjoints, losses = (), []
+        for start in reversed(starts):
+            leaves = [s.detach().requires_grad_() for s in states.pop()]
+            state, objective = leaves, 0
+            with torch.enable_grad():
+                for t in range(start, min(start + block, teacher.steps)):
+                    state = _step(student, teacher, *state, t)
+                    if t in real:
+                        losses.append(student.total(student.compute(loss, (state[0], *split.at(real[t])))))
+                        objective = objective + losses[-1] / len(real)
+                for s, adjoint in zip(state, adjoints):
+                    objective = objective + (s * adjoint).sum()
+                objective.backward()
+            losses = [value.detach() for value in losses]
+            if not adjoints:
+                run.w, run.m = (s.detach() for s in state)
+            adjoints = [leaf.grad for leaf in leaves]
+        run.t += teacher.steps
+        return torch.stack(losses).mean()
+
+    def _recomputed(self, teacher, run: StudentRun, split: Split, real: dict) -> Tensor:
+        """Forward without a graph, keeping (w_t, m_t); then the adjoint, one step at a time."""
+        student, steps, decay = run.student, teacher.steps, teacher.weight_decay
+        # One block for all, since small ones among the passing large ones would break up the memory.
+        ws, ms = (s.new_empty(steps + 1, *s.shape) for s in (run.w, run.m))
+        ws[0], ms[0] = run.w, run.m
+        with torch.no_grad():
+            for t in range(steps):
+                ws[t + 1], ms[t + 1] = _step(student, teacher, ws[t], ms[t], t)
+        run.w, run.m, run.t = ws[steps].clone(), ms[steps].clone(), run.t + steps
 
         adjoint_w, adjoint_m, losses = torch.zeros_like(run.w), torch.zeros_like(run.m), []
-        for t in reversed(range(teacher.steps)):
-            (w, m), (w_next, m_next) = trajectory[t], trajectory.pop()
-            if t in real:
-                gradient, loss = grad_and_value(student.loss)(w_next, *real[t])
-                adjoint_w = adjoint_w + gradient / len(real)
-                losses.append(loss)
+        for t in reversed(range(steps)):
             (x, y), (rate, momentum) = teacher.batch(t), teacher.rates(t)
             with torch.no_grad():
-                a = adjoint_m - rate * adjoint_w
-                hessian_a, mixed_a = student.second_order(w, x, y, a)
-                pulled = {x: mixed_a, rate: -(adjoint_w @ m_next), momentum: a @ m}
-                adjoint_w, adjoint_m = adjoint_w + hessian_a + decay * a, momentum * a
-            pull_back(pulled)
-        (run.w, run.m), run.t = state, run.t + teacher.steps
+                if t in real:
+                    gradient, value = student.compute(loss_gradient, (ws[t + 1], *split.at(real[t])))
+                    adjoint_w = adjoint_w + gradient / len(real)
+                    losses.append(student.total(value))
+                adjoint_w, adjoint_m, *pulled = student.compute(
+                    step_back,
+                    (ws[t], ms[t], ms[t + 1], adjoint_w, adjoint_m),
+                    (x, y, rate, momentum, decay),
+                )
+            pull_back(dict(zip((x, rate, momentum), map(student.total, pulled))))
         return torch.stack(losses).mean()
+
+
+def _step(student, teacher, w: Tensor, m: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    return inner_step(student, w, m, teacher.batch(t), *teacher.rates(t), teacher.weight_decay)
+
+
+def step_back(student, w, m, m_next, adjoint_w, adjoint_m, x, y, rate, momentum, decay):
+    """The adjoint of one step: λ_w, λ_m (P,), λ_x of the shape of x, λ_η and λ_μ (0-d)."""
+    a = adjoint_m - rate * adjoint_w
+    hessian_a, mixed_a = student.second_order(w, x, y, a)
+    rates = -(adjoint_w @ m_next), a @ m
+    return adjoint_w + hessian_a + decay * a, momentum * a, mixed_a, *rates
