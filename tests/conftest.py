@@ -1,11 +1,13 @@
 """What several test files share: real MNIST, and problems small enough for float64."""
 
+import functools
 import random
 
 import numpy as np
 import pytest
 import torch
 
+import gtnlib.compiled
 from gtnlib import Dataset, FlatStudent, Split, load_dataset
 from gtnlib.students import seeded
 
@@ -43,6 +45,13 @@ def toy():
 def flat64():
     """flat64(build, seed=0): the network that `build` returns, as a float64 FlatStudent."""
     return lambda build, seed=0: FlatStudent(seeded(build, seed).double())
+
+
+@pytest.fixture
+def quick_compile(monkeypatch):
+    """torch.compile with all of its tracing and guards, but without its slow last stage."""
+    monkeypatch.setattr(gtnlib.compiled, "_kernels", {})
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
 @pytest.fixture
