@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
+from gtnlib.compiled import CompiledStudent, worthwhile
 from gtnlib.data import Dataset
-from gtnlib.errors import DivergenceError, check_count, check_number
+from gtnlib.errors import DivergenceError, check_choice, check_count, check_number
 from gtnlib.evaluate import evaluate
 from gtnlib.inner import StudentRun
 from gtnlib.progress import progress_bar
+from gtnlib.ranks import Ranks
+from gtnlib.stacked import stacked
 from gtnlib.students import FlatStudent, derive_seed, make_student
 
 
@@ -68,8 +72,12 @@ def fit(
     validate_every: int | None = None,
     progress: bool = True,
     callback=None,
+    compile: bool | str = "auto",
 ) -> History:
     """Train a teacher, in place, with Adam and cosine decay.
+
+    Under `torchrun` every process takes its share of the students of each outer step and the
+    gradients are averaged, so that any number of processes gives the same updates as one.
 
     Parameters
     ----------
@@ -79,14 +87,18 @@ def fit(
     data: its train split gives the real loss, its validation split the validation accuracy.
     outer_steps: updates of the teacher.
     seed: of students, real batches and fresh noise. The caller's random state is not touched.
-    students_per_step: average the meta-gradient over this many students.
+    students_per_step: average the meta-gradient over this many students; under `torchrun`, a
+        multiple of the number of processes.
     rate: of Adam, for images or generator; default teacher.outer_rate.
     rates_rate: of Adam, for the logarithms of the inner rates and the logits of the momenta.
     final_rate: what cosine decay leaves of both at the end, as a fraction.
     clip: limit the gradient's norm to this multiple of its running mean; None for no limit.
     validate_every: measure the validation accuracy of one fresh student every so many updates.
     progress: show one bar.
-    callback: called as callback(step, teacher, history) after every update.
+    callback: called as callback(step, teacher, history) after every update, by the first process.
+    compile: compile the student's steps, once per architecture: up to a minute at the start for
+        about half the time per step. "auto" does so if the inner steps ahead are many enough to
+        pay for it (`compiled.worthwhile`), True always, False never.
 
     Returns
     -------
@@ -116,7 +128,17 @@ def fit(
         )
     if validate_every is not None:
         check_count("validate_every", validate_every)
+    if not isinstance(compile, bool):
+        check_choice("compile", compile, ("auto",))
+    ranks = Ranks(data.device)
+    if students_per_step % ranks.count:
+        raise ValueError(
+            f"students_per_step is {students_per_step}, but must be a multiple of the "
+            f"{ranks.count} processes."
+        )
     teacher.to(data.device)
+    with torch.no_grad():
+        ranks.agree([*teacher.parameters(), *teacher.buffers()])
     rate = teacher.outer_rate if rate is None else check_number("rate", rate, 0)
     groups = teacher.parameter_groups(rate, check_number("rates_rate", rates_rate, 0))
     optimizer = torch.optim.Adam(groups)
@@ -127,26 +149,43 @@ def fit(
     )
     generator = torch.Generator(device=data.device).manual_seed(derive_seed("fit", seed))
     runs: list[StudentRun | None] = [None] * students_per_step
+    mine = range(ranks.rank, students_per_step, ranks.count)
     history, typical, born = History(), None, 0
 
-    with progress_bar(outer_steps, type(metagrad).__name__, progress) as bar:
+    def newborn() -> FlatStudent:
+        """The next student, compiled if that is asked for or pays back."""
+        nonlocal compile
+        born_seed = derive_seed("fit", seed, born)
+        module = make_student(student, data.shape, data.num_classes, born_seed).to(data.device)
+        if compile == "auto":
+            kinds = len(student) if isinstance(student, Sequence) else 1
+            ahead = outer_steps * len(mine) * (1 + metagrad.steps_per_update(teacher)) / kinds
+            compile = worthwhile(FlatStudent(module), teacher.batch(0), ahead)
+        return CompiledStudent(module, bar.set_postfix_str) if compile else FlatStudent(module)
+
+    first = ranks.rank == 0
+    with progress_bar(outer_steps, type(metagrad).__name__, progress and first) as bar:
         try:
             for step in range(outer_steps):
                 start = time.perf_counter()
                 optimizer.zero_grad()
                 loss = torch.zeros((), device=data.device)
                 teacher.resample(generator)
+                drawn = []
                 for i, run in enumerate(runs):
                     if run is None or run.updates >= metagrad.updates_per_student:
-                        born_seed = derive_seed("fit", seed, born)
-                        module = make_student(student, data.shape, data.num_classes, born_seed)
-                        runs[i] = run = StudentRun.start(FlatStudent(module.to(data.device)))
+                        runs[i] = run = StudentRun.start(newborn())
                         born += 1
-                    loss += metagrad(teacher, run, data.train, generator) / students_per_step
                     run.updates += 1
-                for p in parameters:
-                    if p.grad is not None:
-                        p.grad /= students_per_step
+                    drawn.append(metagrad.draw(teacher, run.t, data.train, generator))
+                    if i not in mine:
+                        run.t += metagrad.steps_per_update(teacher)
+                own = [runs[i] for i in mine], [drawn[i] for i in mine]
+                for run, batches in zip(*(stacked(*own) if metagrad.stacks else own)):
+                    loss += metagrad.differentiate(teacher, run, data.train, batches)
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                for total in ranks.sum([loss, *gradients]):
+                    total /= students_per_step
                 limit = clip * typical if clip and typical else math.inf
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
                 if not (math.isfinite(norm) and math.isfinite(float(loss))):
@@ -162,14 +201,14 @@ def fit(
                 schedule.step()
                 seconds = time.perf_counter() - start
                 history.records.append(OuterStep(float(loss), norm, seconds))
-                if validate_every and (step + 1) % validate_every == 0:
+                if validate_every and first and (step + 1) % validate_every == 0:
                     report = evaluate(teacher, student, data, 1, split="validation")
                     history.validation.append((step + 1, report.accuracy.mean))
                     bar.set_postfix_str(f"validation accuracy {100 * report.accuracy.mean:.1f} %")
                 elif not history.validation:
                     bar.set_postfix_str(f"loss {float(loss):.3f}")
                 bar.update()
-                if callback is not None:
+                if callback is not None and first:
                     callback(step, teacher, history)
         except KeyboardInterrupt:
             bar.set_postfix_str("interrupted")

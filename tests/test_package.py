@@ -22,14 +22,18 @@ BELOW = {
     "progress": set(),
     "data": {"errors"},
     "students": {"errors"},
+    "ranks": set(),
     "inner": {"errors", "students"},
+    "compiled": {"students"},
+    "stacked": {"inner", "students"},
     "teachers": {"errors", "data", "students"},
     "metagrad.unrolled": {"errors", "data", "inner", "students"},
     "metagrad.implicit": {"errors", "data", "inner", "students"},
     "metagrad.matching": {"errors", "data", "inner", "students"},
     "metagrad": {"metagrad.unrolled", "metagrad.implicit", "metagrad.matching"},
     "evaluate": {"errors", "data", "inner", "students", "teachers"},
-    "fit": {"errors", "progress", "data", "inner", "students", "metagrad", "evaluate"},
+    "fit": {"errors", "progress", "ranks", "data", "inner", "students", "compiled", "stacked",
+            "metagrad", "evaluate"},
 }
 
 
