@@ -1,0 +1,305 @@
+"""Ours against `higher`, TorchOpt and plain autograd: time, memory and agreement of one outer step.
+
+    pip install .[benchmarks]
+    python tests/benchmarks/compare.py            # prints the table, writes benchmarks.json
+
+Every method gets the same teacher, the same student, the same real images, and the same loss: on 256
+real images after the last inner step. Times: for every T one fresh process, in which the methods take
+turns; the median, and half the distance between the quartiles. Memory: a fresh process for every method
+and T; what one outer step (the second, after warm-up) adds to the resident memory that the process had
+with data and teacher loaded, and, in brackets, that baseline. Compiled methods include the compiler, which
+stays in memory once it was used. A peer that is not installed is left out.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from gtnlib import (
+    ConvNet, FlatStudent, GeneratorTeacher, GradientMatching, Implicit, StudentRun, Unrolled,
+    load_dataset, make_student, train_student,
+)  # fmt: skip
+from gtnlib.compiled import CompiledStudent
+
+REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
+
+
+class Setting:
+    """What all methods share, and one method per name."""
+
+    def __init__(self, steps: int, device: str):
+        self.data = load_dataset("mnist", device=device)
+        # Eight batches for any T, so that the teacher itself does not grow.
+        self.teacher = GeneratorTeacher(steps, 64, batches=min(8, steps), rate=RATE,
+                                        momentum=MOMENTUM, weight_decay=1e-3).to(device)  # fmt: skip
+        self.device = device
+        self.real = self.data.train.sample(REAL, self.random())
+
+    def random(self):
+        return torch.Generator(device=self.device).manual_seed(0)
+
+    def module(self):
+        return make_student(ConvNet, (1, 28, 28), 10, 0).to(self.device)
+
+    # ---------------------------------------------------------------- ours
+
+    def ours(self, metagrad, kind=FlatStudent):
+        run = StudentRun.start(kind(self.module()))
+        return metagrad(self.teacher, run, self.data.train, self.random())
+
+    def training(self, kind=FlatStudent):
+        train_student(self.teacher, StudentRun.start(kind(self.module())), self.teacher.steps)
+
+    # ---------------------------------------------------------------- theirs
+
+    def higher(self):
+        import higher
+
+        module, teacher = self.module(), self.teacher
+        sgd = torch.optim.SGD(module.parameters(), RATE, MOMENTUM, weight_decay=teacher.weight_decay)
+        with higher.innerloop_ctx(module, sgd) as (student, optimizer):
+            for t in range(teacher.steps):
+                x, y = teacher.batch(t)
+                rate, momentum = teacher.rates(t)
+                override = {"lr": [rate], "momentum": [momentum]}
+                optimizer.step(F.cross_entropy(student(x), y), override=override)
+            F.cross_entropy(student(self.real[0]), self.real[1]).backward()
+
+    def torchopt(self):
+        import torchopt  # it learns no rates
+
+        module, teacher = self.module(), self.teacher
+        optimizer = torchopt.MetaSGD(module, lr=RATE, momentum=MOMENTUM,
+                                     weight_decay=teacher.weight_decay)  # fmt: skip
+        for t in range(teacher.steps):
+            x, y = teacher.batch(t)
+            optimizer.step(F.cross_entropy(module(x), y))
+        F.cross_entropy(module(self.real[0]), self.real[1]).backward()
+
+    def autograd(self, teacher=None):
+        teacher = teacher or self.teacher
+        module = self.module().to(teacher.log_rate.dtype)
+        names = [name for name, _ in module.named_parameters()]
+        ws = list(module.parameters())
+        ms = [torch.zeros_like(w) for w in ws]
+
+        def loss(x, y):
+            return F.cross_entropy(functional_call(module, dict(zip(names, ws)), (x,)), y)
+
+        for t in range(teacher.steps):
+            gradients = torch.autograd.grad(loss(*teacher.batch(t)), ws, create_graph=True)
+            rate, momentum = teacher.rates(t)
+            ms = [momentum * m + g + teacher.weight_decay * w for m, g, w in zip(ms, gradients, ws)]
+            ws = [w - rate * m for w, m in zip(ws, ms)]
+        loss(self.real[0].to(rate.dtype), self.real[1]).backward()
+
+    def matching_loop(self):
+        """Zhao et al. (2021), Algorithm 1, class by class; then one step of the student."""
+        module, teacher = self.module(), self.teacher
+        ws, (x, y) = list(module.parameters()), teacher.batch(0)
+        wanted = torch.arange(10, device=self.device).repeat_interleave(REAL_PER_CLASS)
+        images, _ = self.data.train.sample(len(wanted), self.random(), wanted)
+        total = 0
+        for c, real in enumerate(images.split(REAL_PER_CLASS)):
+            label = torch.full((len(real),), c, device=self.device)
+            targets = torch.autograd.grad(F.cross_entropy(module(real), label), ws)
+            synthetic = F.cross_entropy(module(x[y == c]), y[y == c])
+            found = torch.autograd.grad(synthetic, ws, create_graph=True)
+            for a, b in zip(found, targets):
+                if a.ndim > 1:
+                    a, b = a.flatten(1), b.flatten(1)
+                    total = total + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+        (total / 10).backward()
+        self.training_step(module, x.detach(), y)
+
+    def training_step(self, module, x, y):
+        sgd = torch.optim.SGD(module.parameters(), RATE, MOMENTUM)
+        sgd.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        sgd.step()
+
+    def methods(self):
+        unrolled = Unrolled(True, "last", REAL)
+        implicit = Implicit(10, damping=5.0, batches=1, real_batch_size=REAL)
+        matching = GradientMatching(real_batch_size=REAL_PER_CLASS)
+        ours = self.ours
+        return {
+            "training": self.training,
+            "training, compiled": lambda: self.training(CompiledStudent),
+            "higher": self.higher,
+            "TorchOpt": self.torchopt,
+            "autograd": self.autograd,
+            "Unrolled, graph kept": lambda: ours(Unrolled(False, "last", REAL)),
+            "Unrolled": lambda: ours(unrolled),
+            "Unrolled, compiled": lambda: ours(unrolled, CompiledStudent),
+            "Unrolled, compiled, loss at every step":
+                lambda: ours(Unrolled(True, "every", REAL), CompiledStudent),
+            "Implicit, compiled": lambda: ours(implicit, CompiledStudent),
+            "matching, loop over classes": self.matching_loop,
+            "GradientMatching": lambda: ours(matching),
+            "GradientMatching, compiled": lambda: ours(matching, CompiledStudent),
+        }  # fmt: skip
+
+    def gradient(self, teacher=None):
+        teacher = teacher or self.teacher
+        rates = "log_rate", "momentum_logit"
+        parts = [p.grad.flatten() for n, p in teacher.named_parameters() if n not in rates]
+        return torch.cat(parts).double()
+
+    def exact(self):
+        """The unrolled gradient by plain autograd in float64."""
+        teacher = copy.deepcopy(self.teacher).double()
+        self.autograd(teacher)
+        return self.gradient(teacher)
+
+
+UNROLLED = "higher", "TorchOpt", "autograd", "Unrolled"
+
+
+def installed(name: str) -> bool:
+    try:
+        __import__({"TorchOpt": "torchopt"}.get(name, "higher"))
+    except ImportError:
+        return False
+    return True
+
+
+def wanted(setting: Setting, only: list[str] | None) -> dict:
+    return {name: method for name, method in setting.methods().items()
+            if (not only or name in only)
+            and (name not in ("higher", "TorchOpt") or installed(name))}  # fmt: skip
+
+
+def relative(found, reference) -> float:
+    return float((found - reference).norm() / reference.norm())
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def measure_times(args) -> dict:
+    setting = Setting(args.steps[0], args.device)
+    methods = wanted(setting, args.only)
+    seconds, errors = {name: [] for name in methods}, {}
+    compared = [n for n in methods if n.startswith(UNROLLED) and "every" not in n]
+    if compared and args.steps[0] <= 32:
+        setting.autograd()
+        reference = setting.gradient()
+        errors["float64"] = relative(setting.exact(), reference)
+    for turn in range(-2, args.rounds):  # two to warm up
+        for name, method in methods.items():
+            setting.teacher.zero_grad()
+            synchronize(args.device)
+            start = time.perf_counter()
+            method()
+            synchronize(args.device)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+            elif errors and name in compared:
+                errors[name] = relative(setting.gradient(), reference)
+    return {"seconds": seconds, "error": errors}
+
+
+def measure_memory(args) -> dict:
+    setting = Setting(args.steps[0], args.device)
+    (method,) = wanted(setting, args.only).values()
+    if args.device != "cpu":
+        method()
+        baseline = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        method()
+        return {"baseline": baseline / 2**20, "peak": torch.cuda.max_memory_allocated() / 2**20}
+
+    def resident(key):
+        status = Path("/proc/self/status").read_text()
+        return int(status.split(key + ":")[1].split()[0]) / 2**10
+
+    baseline = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of loading is not the method's
+    for _ in range(2):
+        setting.teacher.zero_grad()
+        method()
+    return {"baseline": baseline, "peak": resident("VmHWM")}
+
+
+def fresh_process(args, what: str, steps: int, only: list[str] | None) -> dict:
+    command = [sys.executable, __file__, "--worker", what, "--steps", str(steps), "--rounds",
+               str(args.rounds), "--threads", str(args.threads), "--device", args.device]  # fmt: skip
+    for name in only or ():
+        command += ["--only", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(title: str, rows: dict[str, dict[int, str]], steps: list[int]) -> str:
+    lines = [f"\n{title:42}" + "".join(f"{f'T = {t}':>18}" for t in steps)]
+    lines += [f"{name:42}" + "".join(f"{row.get(t, ''):>18}" for t in steps) for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], metavar="T")
+    parser.add_argument("--rounds", type=int, default=7, help="timed turns per method")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", action="append", metavar="METHOD", help="repeat for several")
+    parser.add_argument("--no-memory", action="store_true", help="times only")
+    parser.add_argument("--output", default="benchmarks.json")
+    parser.add_argument("--worker", choices=["times", "memory"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.worker:
+        print(json.dumps(measure_times(args) if args.worker == "times" else measure_memory(args)))
+        return
+
+    names = list(wanted(Setting(1, args.device), args.only))
+    times = {t: fresh_process(args, "times", t, args.only) for t in args.steps}
+    memory = {} if args.no_memory else {
+        name: {t: fresh_process(args, "memory", t, [name]) for t in args.steps} for name in names
+    }  # fmt: skip
+
+    def cell(t, name):
+        values = times[t]["seconds"][name]
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+        return f"{statistics.median(values):.3f} ± {(high - low) / 2:.3f}"
+
+    def multiple(t, name):
+        seconds = times[t]["seconds"]
+        return f"{statistics.median(seconds[name]) / statistics.median(seconds['training, compiled']):.2f}"
+
+    tables = [
+        table("seconds per outer step", {n: {t: cell(t, n) for t in args.steps} for n in names}, args.steps)
+    ]
+    if "training, compiled" in names:
+        tables.append(table("× training the same student, compiled",
+                            {n: {t: multiple(t, n) for t in args.steps} for n in names}, args.steps))  # fmt: skip
+    errors = {n: {t: f"{times[t]['error'][n]:.1e}" for t in args.steps if n in times[t]["error"]}
+              for n in [*names, "float64"]}  # fmt: skip
+    tables.append(table("difference from autograd in float32", {n: e for n, e in errors.items() if e},
+                        args.steps))  # fmt: skip
+    if memory:
+        cells = {n: {t: f"{m['peak'] - m['baseline']:.0f} ({m['baseline']:.0f})" for t, m in row.items()}
+                 for n, row in memory.items()}  # fmt: skip
+        tables.append(table("peak MB above (baseline)", cells, args.steps))
+    print("\n".join(tables))
+    machine = {"torch": torch.__version__, "python": platform.python_version(), "device": args.device,
+               "threads": args.threads, "processor": platform.machine()}  # fmt: skip
+    record = {"machine": machine, "times": times, "memory": memory}
+    Path(args.output).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
