@@ -123,8 +123,13 @@ def _warn_once(name: str, reason: str) -> None:
 
 
 def worthwhile(student: FlatStudent, batch: tuple[Tensor, Tensor], inner_steps: int) -> bool:
-    """Whether compiling pays back over so many inner steps on such batches; counted, not timed."""
+    """Whether compiling pays back over so many inner steps on such batches; counted, not timed.
+
+    Never on a GPU, where what it saves has yet to be measured.
+    """
     x, y = batch
+    if x.is_cuda:
+        return False
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         student.loss(student.initial(), x.detach(), y)
     return counter.get_total_flops() * inner_steps > WORTHWHILE

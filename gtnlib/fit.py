@@ -97,8 +97,8 @@ def fit(
     progress: show one bar.
     callback: called as callback(step, teacher, history) after every update, by the first process.
     compile: compile the student's steps, once per architecture: up to a minute at the start for
-        about half the time per step. "auto" does so if the inner steps ahead are many enough to
-        pay for it (`compiled.worthwhile`), True always, False never.
+        about half the time per step. "auto" does so on a CPU if the inner steps ahead are many
+        enough to pay for it (`compiled.worthwhile`), True always, False never.
 
     Returns
     -------

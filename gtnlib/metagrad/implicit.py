@@ -30,8 +30,8 @@ class Implicit:
     neumann_terms: K, terms after the first; 0 puts α times the identity for the inverse.
     scale: α; "auto" takes 1/λ_max, the largest eigenvalue estimated by power iteration.
     damping: δ added to the Hessian's diagonal, to invert H + δ.
-    batches: how many of the teacher's distinct batches make up f, drawn anew each time; None
-        takes all of them.
+    batches: how many of the teacher's distinct batches make up f, at most, drawn anew each time;
+        None takes all of them, at a cost that grows with their number.
     power_iterations: for the estimate of λ_max.
     updates_per_student: outer steps before a student is started afresh; above 1 it is trained
         on from where it stands (warm start) for another teacher.steps inner steps each time.
@@ -46,7 +46,7 @@ class Implicit:
     stacks = False
 
     def __init__(self, neumann_terms: int = 10, scale: float | str = "auto", damping: float = 0.0,
-                 batches: int | None = None, power_iterations: int = 8,
+                 batches: int | None = 4, power_iterations: int = 8,
                  updates_per_student: int = 1, real_batch_size: int = 256):  # fmt: skip
         self.neumann_terms = check_count("neumann_terms", neumann_terms, 0)
         if scale != "auto" and check_number("scale", scale, 0) == 0:
