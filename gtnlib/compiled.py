@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils.flop_counter import FlopCounterMode
 
 from gtnlib.students import FlatStudent, structure
 
-# A compilation costs up to a minute and saves, on a CPU, about half of every inner step. That pays
-# back once the forward passes of all inner steps add up to this many floating-point operations.
+# A compilation costs up to a minute and makes every inner step faster; by how much is measured by
+# tests/benchmarks. It pays back once the forward passes of all inner steps add up to about this
+# many floating-point operations.
 WORTHWHILE = 3e12
 
 _kernels: dict[tuple, Callable] = {}
@@ -81,6 +80,8 @@ def _plain(a: Tensor) -> Tensor:
 def _build(function: Callable, student: FlatStudent, layout: tuple, tensors: list) -> Callable:
     """Compile function(student, …) for arguments of this layout; eager if that fails."""
 
+    from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
+
     def eager(*tensors):
         rest = iter(tensors)
         return function(student, *(next(rest) if isinstance(a, _Kind) else a for a in layout))
@@ -127,6 +128,8 @@ def worthwhile(student: FlatStudent, batch: tuple[Tensor, Tensor], inner_steps: 
 
     Never on a GPU, where what it saves has yet to be measured.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     x, y = batch
     if x.is_cuda:
         return False

@@ -12,6 +12,7 @@ from gtnlib.data import Dataset, Split
 from gtnlib.errors import check_choice, check_count
 from gtnlib.inner import StudentRun, train_student
 from gtnlib.students import FlatStudent, derive_seed, make_student
+from gtnlib.teachers import TeachingSet
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,9 @@ def evaluate(
     return Report(final, tuple(marks), torch.tensor(curves), split)
 
 
-def check_fit(lessons, data: Dataset) -> None:
+def check_fit(lessons: TeachingSet, data: Dataset) -> None:
     """Raise ValueError unless the teacher's images and labels are of the data's kind."""
-    shape = tuple(lessons.images.shape[1:]) if isinstance(lessons.images, Tensor) else lessons.shape
+    shape = tuple(lessons.images.shape[1:])
     if shape != data.shape:
         raise ValueError(f"the teacher's images are {shape}, those of {data.name} {data.shape}.")
     if int(lessons.labels.max()) >= data.num_classes:

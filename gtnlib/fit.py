@@ -97,7 +97,7 @@ def fit(
     progress: show one bar.
     callback: called as callback(step, teacher, history) after every update, by the first process.
     compile: compile the student's steps, once per architecture: up to a minute at the start for
-        about half the time per step. "auto" does so on a CPU if the inner steps ahead are many
+        faster steps after it. "auto" does so on a CPU if the inner steps ahead are many
         enough to pay for it (`compiled.worthwhile`), True always, False never.
 
     Returns
@@ -188,10 +188,11 @@ def fit(
                     total /= students_per_step
                 limit = clip * typical if clip and typical else math.inf
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-                if not (math.isfinite(norm) and math.isfinite(float(loss))):
+                loss = float(loss)
+                if not (math.isfinite(norm) and math.isfinite(loss)):
                     before = f"as step {step - 1} made it" if step else "as it was"
                     raise DivergenceError(
-                        f"outer step {step}: the loss is {float(loss):.3g} and its gradient's norm "
+                        f"outer step {step}: the loss is {loss:.3g} and its gradient's norm "
                         f"{norm:.3g}. The teacher was left {before}. Lower its inner rate or the "
                         "rate of fit, or take fewer inner steps.",
                         history,
@@ -200,13 +201,13 @@ def fit(
                 optimizer.step()
                 schedule.step()
                 seconds = time.perf_counter() - start
-                history.records.append(OuterStep(float(loss), norm, seconds))
+                history.records.append(OuterStep(loss, norm, seconds))
                 if validate_every and first and (step + 1) % validate_every == 0:
                     report = evaluate(teacher, student, data, 1, split="validation")
                     history.validation.append((step + 1, report.accuracy.mean))
                     bar.set_postfix_str(f"validation accuracy {100 * report.accuracy.mean:.1f} %")
                 elif not history.validation:
-                    bar.set_postfix_str(f"loss {float(loss):.3f}")
+                    bar.set_postfix_str(f"loss {loss:.3f}")
                 bar.update()
                 if callback is not None and first:
                     callback(step, teacher, history)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from test_unrolled import REAL, call, generated, pixels, plain_autograd, relative
+from test_unrolled import REAL, assert_equals_plain_autograd, call, generated, pixels, relative
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -40,14 +40,7 @@ def no_kernels(monkeypatch):
     [(generated, SMALL, "every", 0.7), (generated, SMALL, "last", 0.0), (pixels, CONV, "every", 0.7)],
 )  # fmt: skip
 def test_unrolled_equals_plain_autograd(make_teacher, build, loss_at, momentum, tiny):
-    teacher = make_teacher(momentum=momentum)
-    compiled = student(build)
-    loss, found = call(Unrolled(True, loss_at, REAL), teacher, compiled, tiny)
-    expected, wanted = plain_autograd(teacher, compiled.module, tiny, loss_at)
-    assert loss == pytest.approx(expected, rel=1e-12)
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        assert relative(found[name], wanted[name]) < 1e-10, name
+    assert_equals_plain_autograd(True, loss_at, make_teacher(momentum=momentum), student(build), tiny)
 
 
 @pytest.mark.parametrize(

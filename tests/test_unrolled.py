@@ -99,19 +99,22 @@ def plain_autograd(teacher, module, split, loss_at, first_order=False):
     return total.item(), dict(zip(learned, torch.autograd.grad(total, list(learned.values()))))
 
 
-@pytest.mark.parametrize("checkpoint", [True, False], ids=["recomputed", "recorded"])
-@every_momentum
-@every_loss
-@every_teacher
-def test_gradient_equals_plain_autograd(make_teacher, loss_at, momentum, checkpoint, flat64, tiny):
-    student = flat64(lambda: ConvNet(SHAPE, CLASSES, width=4, depth=2))
-    teacher = make_teacher(momentum=momentum)
+def assert_equals_plain_autograd(checkpoint, loss_at, teacher, student, tiny):
     loss, found = call(Unrolled(checkpoint, loss_at, REAL), teacher, student, tiny)
     expected, wanted = plain_autograd(teacher, student.module, tiny, loss_at)
     assert loss == pytest.approx(expected, rel=1e-12)
     assert found.keys() == wanted.keys()
     for name in wanted:
         assert relative(found[name], wanted[name]) < 1e-10, name
+
+
+@pytest.mark.parametrize("checkpoint", [True, False], ids=["recomputed", "recorded"])
+@every_momentum
+@every_loss
+@every_teacher
+def test_gradient_equals_plain_autograd(make_teacher, loss_at, momentum, checkpoint, flat64, tiny):
+    student = flat64(lambda: ConvNet(SHAPE, CLASSES, width=4, depth=2))
+    assert_equals_plain_autograd(checkpoint, loss_at, make_teacher(momentum=momentum), student, tiny)
 
 
 @every_teacher

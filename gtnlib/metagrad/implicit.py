@@ -20,9 +20,10 @@ from torch import Tensor
 from gtnlib.data import Split
 from gtnlib.errors import DivergenceWarning, check_count, check_number
 from gtnlib.inner import StudentRun, loss_gradient, pull_back, train_student
+from gtnlib.metagrad.base import MetaGradient
 
 
-class Implicit:
+class Implicit(MetaGradient):
     """The implicit function theorem, its inverse Hessian by a Neumann series.
 
     Parameters
@@ -43,8 +44,6 @@ class Implicit:
         the first), "residual" ‖(H + δ) q − v‖ / ‖v‖ of the solution, "inner_gradient" ‖∂f/∂w‖.
     """
 
-    stacks = False
-
     def __init__(self, neumann_terms: int = 10, scale: float | str = "auto", damping: float = 0.0,
                  batches: int | None = 4, power_iterations: int = 8,
                  updates_per_student: int = 1, real_batch_size: int = 256):  # fmt: skip
@@ -59,23 +58,15 @@ class Implicit:
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
         self.diagnostics: dict = {}
 
-    def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
-        """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
-
-        Trains `run` for teacher.steps inner steps first.
-        """
-        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
-
-    def steps_per_update(self, teacher) -> int:
-        """Inner steps that a student takes per call."""
-        return teacher.steps
-
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
         """All that is random in a call: the steps whose batches make up f, and the real batch."""
         return self._draw(teacher, generator), split.draw(self.real_batch_size, generator)
 
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn: tuple) -> Tensor:
-        """The call, given what was drawn."""
+        """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
+
+        Trains `run` for teacher.steps inner steps first.
+        """
         train_student(teacher, run, teacher.steps)
         student, w = run.student, run.w
         steps, real = drawn

@@ -19,6 +19,7 @@ from torch.func import grad_and_value, vmap
 from gtnlib.data import Split
 from gtnlib.errors import check_choice, check_count
 from gtnlib.inner import StudentRun, pull_back, train_student
+from gtnlib.metagrad.base import MetaGradient
 
 EPSILON = 1e-6  # keeps the cosine finite where a gradient vanishes
 
@@ -57,7 +58,7 @@ DISTANCES = {
 }
 
 
-class GradientMatching:
+class GradientMatching(MetaGradient):
     """Match gradients on synthetic and real images, per class and layer.
 
     Parameters
@@ -68,8 +69,6 @@ class GradientMatching:
     updates_per_student: outer steps before a student is started afresh.
     """
 
-    stacks = False
-
     def __init__(self, distance: str = "layerwise-cosine", real_batch_size: int = 64,
                  inner_steps: int = 1, updates_per_student: int = 10):  # fmt: skip
         self.distance = check_choice("distance", distance, DISTANCES)
@@ -77,15 +76,7 @@ class GradientMatching:
         self.inner_steps = check_count("inner_steps", inner_steps, 0)
         self.updates_per_student = check_count("updates_per_student", updates_per_student)
 
-    def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
-        """Add the gradient of D to the .grad of the teacher's parameters; return D per class (0-d).
-
-        Then trains `run` for `inner_steps` steps.
-        """
-        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
-
     def steps_per_update(self, teacher) -> int:
-        """Inner steps that a student takes per call."""
         return self.inner_steps
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
@@ -94,7 +85,10 @@ class GradientMatching:
         return split.draw(len(wanted), generator, wanted)
 
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn: tuple) -> Tensor:
-        """The call, given what was drawn."""
+        """Add the gradient of D to the .grad of the teacher's parameters; return D per class (0-d).
+
+        Then trains `run` for `inner_steps` steps.
+        """
         x, y = teacher.batch(run.t)
         real, labels = split.at(drawn)
         classes = labels[:: self.real_batch_size]

@@ -25,9 +25,10 @@ from torch import Tensor
 from gtnlib.data import Split
 from gtnlib.errors import check_choice, check_count
 from gtnlib.inner import StudentRun, inner_step, loss, loss_gradient, pull_back
+from gtnlib.metagrad.base import MetaGradient
 
 
-class Unrolled:
+class Unrolled(MetaGradient):
     """Backpropagation through all inner steps.
 
     Parameters
@@ -41,8 +42,7 @@ class Unrolled:
     real_batch_size: real images per evaluation of the real loss.
     """
 
-    updates_per_student = 1
-    stacks = True  # a run of several students at once is differentiated like a run of one
+    stacks = True
 
     def __init__(self, checkpoint: bool | int = True, loss_at: str = "every",
                  real_batch_size: int = 256):  # fmt: skip
@@ -51,24 +51,17 @@ class Unrolled:
         self.loss_at = check_choice("loss_at", loss_at, ("every", "last"))
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
 
-    def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
-        """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
-
-        Trains `run` for teacher.steps inner steps on the way.
-        """
-        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
-
-    def steps_per_update(self, teacher) -> int:
-        """Inner steps that a student takes per call."""
-        return teacher.steps
-
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> list:
         """All that is random in a call: of every scored step, the real batch as (indices, labels)."""
         scored = teacher.steps if self.loss_at == "every" else 1
         return [split.draw(self.real_batch_size, generator) for _ in range(scored)]
 
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn: list) -> Tensor:
-        """The call, given what was drawn; gradient and loss are sums over the students of `run`."""
+        """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
+
+        Trains `run` for teacher.steps inner steps on the way. Gradient and loss are sums over the
+        students of `run`.
+        """
         real = dict(zip(reversed(range(teacher.steps)), reversed(drawn)))
         if self.checkpoint is True:
             return self._recomputed(teacher, run, split, real)

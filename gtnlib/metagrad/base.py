@@ -1,0 +1,36 @@
+"""What the three meta-gradients share: to draw what is random, and then to differentiate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gtnlib.data import Split
+from gtnlib.inner import StudentRun
+
+
+class MetaGradient:
+    """Called as metagrad(teacher, run, split, generator), once per student and outer step.
+
+    Draws are apart from gradients so that `fit` can make every draw in one order, and share the
+    gradients out among stacked students or processes.
+    """
+
+    updates_per_student = 1
+    stacks = False  # whether a run of several students at once is differentiated like a run of one
+
+    def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
+        """Train `run` as far as needed, add to the .grad of the teacher's parameters; return the loss."""
+        return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
+
+    def steps_per_update(self, teacher) -> int:
+        """Inner steps that a student takes per call."""
+        return teacher.steps
+
+    def draw(self, teacher, t: int, split: Split, generator: torch.Generator):
+        """All that is random in a call, for a student that has taken t steps."""
+        raise NotImplementedError
+
+    def differentiate(self, teacher, run: StudentRun, split: Split, drawn) -> Tensor:
+        """The call, given what was drawn."""
+        raise NotImplementedError
