@@ -66,8 +66,9 @@ class StudentRun:
 @torch.no_grad()
 def train_student(teacher, run: StudentRun, steps: int) -> StudentRun:
     """Take `steps` inner steps on the teacher's batches, in place; nothing is recorded for autograd."""
+    batch_at = teacher.reader()
     for _ in range(steps):
-        batch, (rate, momentum) = teacher.batch(run.t), teacher.rates(run.t)
+        batch, (rate, momentum) = batch_at(run.t), teacher.rates(run.t)
         run.w, run.m = inner_step(
             run.student, run.w, run.m, batch, rate, momentum, teacher.weight_decay
         )

@@ -12,7 +12,9 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,13 @@ class Teacher(nn.Module):
     def batch_labels(self, t: int) -> Tensor:
         """The labels (B,) of inner step t alone."""
         raise NotImplementedError
+
+    def reader(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """`batch` for many steps in a row: a batch that comes back is not made a second time."""
+        if self.batches == self.steps:
+            return self.batch
+        made = cache(self.batch)
+        return lambda t: made(t % self.steps % self.batches)
 
     def resample(self, generator: torch.Generator) -> None:
         """Draw what is drawn anew for every student; nothing, unless the noise is fresh."""
@@ -309,6 +318,9 @@ class TeachingSet:
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
         index = self.order[t % self.steps]
         return self.images[index], self.labels[index]
+
+    def reader(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        return self.batch
 
     def rates(self, t: int) -> tuple[Tensor, Tensor]:
         return self.rate[t % self.steps], self.momentum[t % self.steps]

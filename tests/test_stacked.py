@@ -90,7 +90,7 @@ def test_fit_calls_the_teacher_once_for_all_students(toy, monkeypatch):
         teacher.batch = lambda t, plain=plain: calls.append(t) or plain(t)
         fit(teacher, Unrolled(), BUILD, toy, 2, students_per_step=3, progress=False, compile=False)
         images.append(teacher.images.detach())
-    assert len(calls) == 2 * 2 * 2 * teacher.steps
+    assert len(calls) == 2 * 2 * 2 * teacher.batches
     torch.testing.assert_close(*images, rtol=1e-3, atol=1e-4)
 
 

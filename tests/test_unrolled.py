@@ -165,7 +165,7 @@ def test_only_what_learns_gets_a_gradient(checkpoint, flat64, tiny):
 
 @pytest.mark.parametrize("checkpoint, most", [(True, 1), (False, 12)])
 def test_recomputation_keeps_one_batch_alive_and_recording_all(checkpoint, most, flat64, tiny):
-    teacher = PixelTeacher(2, steps=12, shape=SHAPE, num_classes=CLASSES).double()
+    teacher = PixelTeacher(12, 12, CLASSES, shape=SHAPE, num_classes=CLASSES).double()
     student, plain_batch, born, alive = flat64(lambda: MLP(SHAPE, CLASSES)), teacher.batch, [], []
 
     def watched_batch(t):
@@ -179,3 +179,12 @@ def test_recomputation_keeps_one_batch_alive_and_recording_all(checkpoint, most,
         teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0)
     )
     assert most <= max(alive) <= most + 1
+
+
+@pytest.mark.parametrize("checkpoint, calls", [(True, 4), (False, 2), (2, 6)])
+def test_a_batch_that_comes_back_is_made_once_per_pass(checkpoint, calls, flat64, tiny):
+    teacher = generated()  # four steps, two batches
+    student, plain_batch, made = flat64(lambda: MLP(SHAPE, CLASSES)), teacher.batch, []
+    teacher.batch = lambda t: made.append(t) or plain_batch(t)
+    Unrolled(checkpoint)(teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0))
+    assert len(made) == calls

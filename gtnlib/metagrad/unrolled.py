@@ -72,19 +72,21 @@ class Unrolled(MetaGradient):
         student, starts = run.student, range(0, teacher.steps, block)
         states, state = [], (run.w, run.m)
         with torch.no_grad():
+            batch_at = teacher.reader()
             for t in range(starts[-1] + 1):
                 if t in starts:
                     states.append(state)
                 if t < starts[-1]:
-                    state = _step(student, teacher, *state, t)
+                    state = _step(student, teacher, *state, t, batch_at(t))
 
         adjoints, losses = (), []
         for start in reversed(starts):
             leaves = [s.detach().requires_grad_() for s in states.pop()]
             state, objective = leaves, 0
             with torch.enable_grad():
+                batch_at = teacher.reader()
                 for t in range(start, min(start + block, teacher.steps)):
-                    state = _step(student, teacher, *state, t)
+                    state = _step(student, teacher, *state, t, batch_at(t))
                     if t in real:
                         losses.append(student.total(student.compute(loss, (state[0], *split.at(real[t])))))
                         objective = objective + losses[-1] / len(real)
@@ -105,13 +107,17 @@ class Unrolled(MetaGradient):
         ws, ms = (s.new_empty(steps + 1, *s.shape) for s in (run.w, run.m))
         ws[0], ms[0] = run.w, run.m
         with torch.no_grad():
+            batch_at = teacher.reader()
             for t in range(steps):
-                ws[t + 1], ms[t + 1] = _step(student, teacher, ws[t], ms[t], t)
+                ws[t + 1], ms[t + 1] = _step(student, teacher, ws[t], ms[t], t, batch_at(t))
         run.w, run.m, run.t = ws[steps].clone(), ms[steps].clone(), run.t + steps
 
         adjoint_w, adjoint_m, losses = torch.zeros_like(run.w), torch.zeros_like(run.m), []
+        adjoint_x = [0] * teacher.batches
         for t in reversed(range(steps)):
-            (x, y), (rate, momentum) = teacher.batch(t), teacher.rates(t)
+            # A batch that comes back is pulled back once, where all its adjoints are in.
+            first = t < teacher.batches
+            (x, y), (rate, momentum) = teacher.batch(t) if first else batch_at(t), teacher.rates(t)
             with torch.no_grad():
                 if t in real:
                     gradient, value = student.compute(loss_gradient, (ws[t + 1], *split.at(real[t])))
@@ -122,12 +128,17 @@ class Unrolled(MetaGradient):
                     (ws[t], ms[t], ms[t + 1], adjoint_w, adjoint_m),
                     (x, y, rate, momentum, decay),
                 )
-            pull_back(dict(zip((x, rate, momentum), map(student.total, pulled))))
+            pulled_x, *pulled_rates = map(student.total, pulled)
+            adjoint_x[t % teacher.batches] = adjoint_x[t % teacher.batches] + pulled_x
+            pull_back(dict(zip((rate, momentum), pulled_rates)))
+            if first:
+                pull_back({x: adjoint_x[t]})
+                adjoint_x[t] = 0
         return torch.stack(losses).mean()
 
 
-def _step(student, teacher, w: Tensor, m: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    return inner_step(student, w, m, teacher.batch(t), *teacher.rates(t), teacher.weight_decay)
+def _step(student, teacher, w: Tensor, m: Tensor, t: int, batch) -> tuple[Tensor, Tensor]:
+    return inner_step(student, w, m, batch, *teacher.rates(t), teacher.weight_decay)
 
 
 def step_back(student, w, m, m_next, adjoint_w, adjoint_m, x, y, rate, momentum, decay):
