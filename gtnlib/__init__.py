@@ -13,7 +13,8 @@ Two teachers (pixels, a generator), three meta-gradients (unrolled, implicit, gr
 from gtnlib.data import Dataset, Split, default_device, load_dataset
 from gtnlib.errors import DataError, DivergenceError, DivergenceWarning
 from gtnlib.evaluate import Report, Statistic, accuracy, best_rate, evaluate
-from gtnlib.fit import History, OuterStep, fit
+from gtnlib.fit import fit
+from gtnlib.history import History, OuterStep
 from gtnlib.inner import StudentRun, inner_step, train_student
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
 from gtnlib.students import MLP, VGG, ConvNet, FlatStudent, LeNet, ResNet, make_student

@@ -2,58 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 
+from gtnlib.checkpoint import Checkpoint, Training
 from gtnlib.compiled import CompiledStudent, worthwhile
+from gtnlib.configuration import built, teacher_of
 from gtnlib.data import Dataset
 from gtnlib.errors import DivergenceError, check_choice, check_count, check_number
 from gtnlib.evaluate import evaluate
+from gtnlib.history import History, OuterStep
 from gtnlib.inner import StudentRun
 from gtnlib.progress import progress_bar
 from gtnlib.ranks import Ranks
 from gtnlib.stacked import stacked
 from gtnlib.students import FlatStudent, derive_seed, make_student
-
-
-class OuterStep(NamedTuple):
-    """One update of the teacher: the meta-gradient's loss, the gradient's norm, the seconds taken."""
-
-    loss: float
-    gradient_norm: float
-    seconds: float
-
-
-@dataclass
-class History:
-    """What `fit` saw: one `OuterStep` per update, and validation accuracy where it was measured."""
-
-    records: list[OuterStep] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index) -> OuterStep:
-        return self.records[index]
-
-    @property
-    def loss(self) -> list[float]:
-        return [record.loss for record in self.records]
-
-    @property
-    def gradient_norm(self) -> list[float]:
-        return [record.gradient_norm for record in self.records]
-
-    @property
-    def seconds(self) -> float:
-        """Time of all outer steps together, validation not counted."""
-        return sum(record.seconds for record in self.records)
 
 
 def fit(
@@ -73,6 +41,8 @@ def fit(
     progress: bool = True,
     callback=None,
     compile: bool | str = "auto",
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_seconds: float = 30.0,
 ) -> History:
     """Train a teacher, in place, with Adam and cosine decay.
 
@@ -99,6 +69,14 @@ def fit(
     compile: compile the student's steps, once per architecture: up to a minute at the start for
         faster steps after it. "auto" does so on a CPU if the inner steps ahead are many
         enough to pay for it (`compiled.worthwhile`), True always, False never.
+    checkpoint: a file that holds the whole state between two outer steps (`checkpoint`). If it is
+        there already, training goes on from it, and on a CPU, with as many threads, ends with the
+        same teacher and history, seconds aside, bit for bit as if it had never stopped; a run that
+        was finished just gives them back. A step is whole once `callback` has returned, so what
+        was interrupted in the midst of one begins that step anew. Under `torchrun` the first
+        process writes, all read, and every student must serve a single outer step.
+    checkpoint_seconds: write it after the first outer step that ends so long after the last write;
+        also at the start, at the end, and when interrupted or diverged.
 
     Returns
     -------
@@ -109,6 +87,8 @@ def fit(
     ------
     DivergenceError: a loss or gradient is not finite; the teacher stays as the last good update
         left it, and the error carries the history.
+    DataError: the checkpoint is damaged or none. ValueError: it is of another run. OSError: it
+        cannot be written; the old one stays. None of them changes the file.
     """
     outer_steps = check_count("outer_steps", outer_steps)
     check_count("students_per_step", students_per_step)
@@ -136,46 +116,75 @@ def fit(
             f"students_per_step is {students_per_step}, but must be a multiple of the "
             f"{ranks.count} processes."
         )
+    if checkpoint is not None and ranks.count > 1 and metagrad.updates_per_student > 1:
+        raise ValueError(
+            f"checkpoint is {str(checkpoint)!r}, but under torchrun no process knows the students of "
+            "the others. Use updates_per_student=1, one process, or checkpoint=None."
+        )
     teacher.to(data.device)
     with torch.no_grad():
         ranks.agree([*teacher.parameters(), *teacher.buffers()])
     rate = teacher.outer_rate if rate is None else check_number("rate", rate, 0)
     groups = teacher.parameter_groups(rate, check_number("rates_rate", rates_rate, 0))
-    optimizer = torch.optim.Adam(groups)
     parameters = [p for group in groups for p in group["params"]]
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda k: final_rate + (1 - final_rate) * (1 + math.cos(math.pi * k / outer_steps)) / 2,
-    )
-    generator = torch.Generator(device=data.device).manual_seed(derive_seed("fit", seed))
-    runs: list[StudentRun | None] = [None] * students_per_step
     mine = range(ranks.rank, students_per_step, ranks.count)
-    history, typical, born = History(), None, 0
+    training = Training(
+        teacher,
+        torch.optim.Adam([{**group, "initial_lr": group["lr"]} for group in groups]),
+        torch.Generator(device=data.device).manual_seed(derive_seed("fit", seed)),
+        [None] * students_per_step,
+        [0] * students_per_step,
+        compiled=None if compile == "auto" else compile,
+    )
+    asked = {
+        "teacher": teacher_of(teacher), "metagrad": built(metagrad), "student": student,
+        "data": {"name": data.name, "train": list(data.train.images.shape), "device": data.device.type},
+        "outer_steps": outer_steps, "seed": seed, "students_per_step": students_per_step,
+        "rate": rate, "rates_rate": rates_rate, "final_rate": final_rate, "clip": clip,
+        "validate_every": validate_every, "compile": compile,
+    }  # fmt: skip
+    file = Checkpoint(checkpoint, checkpoint_seconds, asked)
 
-    def newborn() -> FlatStudent:
-        """The next student, compiled if that is asked for or pays back."""
-        nonlocal compile
-        born_seed = derive_seed("fit", seed, born)
-        module = make_student(student, data.shape, data.num_classes, born_seed).to(data.device)
-        if compile == "auto":
+    def build(birth: int) -> FlatStudent:
+        """The student of this number, compiled if that is asked for or pays back."""
+        seed_of_birth = derive_seed("fit", seed, birth)
+        module = make_student(student, data.shape, data.num_classes, seed_of_birth).to(data.device)
+        if training.compiled is None:
             kinds = len(student) if isinstance(student, Sequence) else 1
             ahead = outer_steps * len(mine) * (1 + metagrad.steps_per_update(teacher)) / kinds
-            compile = worthwhile(FlatStudent(module), teacher.batch(0), ahead)
-        return CompiledStudent(module, bar.set_postfix_str) if compile else FlatStudent(module)
+            training.compiled = worthwhile(FlatStudent(module), teacher.batch(0), ahead)
+        if training.compiled:
+            return CompiledStudent(module, lambda text: bar.set_postfix_str(text))
+        return FlatStudent(module)
 
     first = ranks.rank == 0
-    with progress_bar(outer_steps, type(metagrad).__name__, progress and first) as bar:
+    saved = file.read()
+    done = 0 if saved is None else len(saved[1].get("records", ()))
+    bar = progress_bar(outer_steps, type(metagrad).__name__, progress and first, done)
+    with bar, file if first else contextlib.nullcontext():
+        if saved is not None:
+            training.restore(*saved, file.path, build)
+        elif first and file.path:
+            file.keep(*training.capture(metagrad.updates_per_student))
+            file.write()  # now, to fail now if it cannot be written
+        runs, history, generator = training.runs, training.history, training.generator
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            training.optimizer,
+            lambda k: final_rate + (1 - final_rate) * (1 + math.cos(math.pi * k / outer_steps)) / 2,
+            last_epoch=len(history) - 1,
+        )
         try:
-            for step in range(outer_steps):
+            for step in range(len(history), outer_steps):
                 start = time.perf_counter()
-                optimizer.zero_grad()
+                training.optimizer.zero_grad()
                 loss = torch.zeros((), device=data.device)
                 teacher.resample(generator)
                 drawn = []
                 for i, run in enumerate(runs):
                     if run is None or run.updates >= metagrad.updates_per_student:
-                        runs[i] = run = StudentRun.start(newborn())
-                        born += 1
+                        runs[i] = run = StudentRun.start(build(training.born))
+                        training.births[i] = training.born
+                        training.born += 1
                     run.updates += 1
                     drawn.append(metagrad.draw(teacher, run.t, data.train, generator))
                     if i not in mine:
@@ -186,6 +195,7 @@ def fit(
                 gradients = [p.grad for p in parameters if p.grad is not None]
                 for total in ranks.sum([loss, *gradients]):
                     total /= students_per_step
+                typical = training.typical
                 limit = clip * typical if clip and typical else math.inf
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
                 loss = float(loss)
@@ -197,8 +207,8 @@ def fit(
                         "rate of fit, or take fewer inner steps.",
                         history,
                     )
-                typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
-                optimizer.step()
+                training.typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
+                training.optimizer.step()
                 schedule.step()
                 seconds = time.perf_counter() - start
                 history.records.append(OuterStep(loss, norm, seconds))
@@ -211,6 +221,8 @@ def fit(
                 bar.update()
                 if callback is not None and first:
                     callback(step, teacher, history)
+                if first and file.path:
+                    file.keep(*training.capture(metagrad.updates_per_student))
         except KeyboardInterrupt:
             bar.set_postfix_str("interrupted")
     return history

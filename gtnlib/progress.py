@@ -23,9 +23,11 @@ class _NotebookBar(tqdm):
         self._output.update({"text/plain": msg or str(self)}, raw=True)
 
 
-def progress_bar(total: int, description: str, show: bool = True) -> tqdm:
-    """A bar of `total` steps; a no-op if `show` is False."""
+def progress_bar(total: int, description: str, show: bool = True, done: int = 0) -> tqdm:
+    """A bar of `total` steps, `done` of them already; a no-op if `show` is False."""
     in_notebook = "ipykernel" in sys.modules and show
     bar = _NotebookBar if in_notebook else tqdm
     pause = 0.5 if in_notebook or sys.stderr.isatty() else 10.0  # a log file needs few lines
-    return bar(total=total, desc=description, disable=not show, mininterval=pause, ncols=WIDTH)
+    return bar(
+        total=total, initial=done, desc=description, disable=not show, mininterval=pause, ncols=WIDTH
+    )

@@ -8,6 +8,7 @@ baseline. All can be frozen into a `TeachingSet`, which is plain arrays.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import zipfile
@@ -54,6 +55,17 @@ class Teacher(nn.Module):
 
     # What Adam does well with, for images or generator and for log-rates; see `fit`.
     outer_rate = 1e-2
+
+    def __new__(cls, *args, **keywords):
+        """Keep the constructor's arguments, to tell teachers apart and to build one again."""
+        teacher = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind(teacher, *args, **keywords)
+        except TypeError:
+            return teacher  # __init__ will say what is wrong
+        bound.apply_defaults()
+        teacher.arguments = dict(list(bound.arguments.items())[1:])
+        return teacher
 
     def __init__(self, shape, num_classes, steps, rate, momentum, learn_rates, weight_decay):
         super().__init__()
@@ -210,14 +222,16 @@ class GeneratorTeacher(Teacher):
     curriculum: "learned" noise vectors, "fixed" ones, or "fresh" noise for every student.
     noise_size: Z, length of a noise vector.
     generator: a network called as generator(noise (B, Z), labels (B,)); default `Generator`.
+    hidden, channels: sizes of the default generator.
     seed: of the noise and of the default generator's weights.
     """
 
     outer_rate = 5e-3
 
     def __init__(self, steps=32, batch_size=64, *, batches=None, curriculum="learned",
-                 noise_size=64, generator=None, shape=(1, 28, 28), num_classes=10, rate=0.02,
-                 momentum=0.9, learn_rates=True, weight_decay=0.0, seed=0):  # fmt: skip
+                 noise_size=64, generator=None, hidden=512, channels=32, shape=(1, 28, 28),
+                 num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
+                 seed=0):  # fmt: skip
         super().__init__(shape, num_classes, steps, rate, momentum, learn_rates, weight_decay)
         batches = steps if batches is None else check_count("batches", batches)
         if batches > steps:
@@ -229,7 +243,7 @@ class GeneratorTeacher(Teacher):
         self.noise = nn.Parameter(noise, requires_grad=curriculum == "learned")
         self.register_buffer("labels", torch.arange(noise[..., 0].numel()).view(size[:2]) % num_classes)
         self.generator = generator or seeded(
-            lambda: Generator(noise_size, self.shape, num_classes), seed
+            lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed
         )
 
     @torch.no_grad()

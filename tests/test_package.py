@@ -33,8 +33,12 @@ BELOW = {
     "metagrad.matching": {"errors", "data", "inner", "students", "metagrad.base"},
     "metagrad": {"metagrad.unrolled", "metagrad.implicit", "metagrad.matching"},
     "evaluate": {"errors", "data", "inner", "students", "teachers"},
-    "fit": {"errors", "progress", "ranks", "data", "inner", "students", "compiled", "stacked",
-            "metagrad", "evaluate"},
+    "history": set(),
+    "configuration": set(),
+    "files": {"errors"},
+    "checkpoint": {"errors", "files", "configuration", "history", "inner", "students"},
+    "fit": {"errors", "progress", "ranks", "configuration", "history", "checkpoint", "data", "inner",
+            "students", "compiled", "stacked", "metagrad", "evaluate"},
 }
 
 

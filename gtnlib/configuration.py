@@ -1,0 +1,68 @@
+"""What makes two runs the same run: arguments as plain JSON values, and where two sets differ."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+
+def plain(value):
+    """A stand-in of JSON values only: equal for what is built alike, different where that shows.
+
+    A class or function is its name, a `functools.partial` its parts, a network its layers' shapes.
+    What a lambda does cannot be seen: two of them in the same function look alike.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, functools.partial):
+        return {"of": plain(value.func), "arguments": plain(value.args), "keywords": plain(value.keywords)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, nn.Module):
+        shapes = {name: list(tensor.shape) for name, tensor in value.state_dict().items()}
+        return {"class": type(value).__name__, **shapes}
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value)
+    if isinstance(value, Sequence):
+        return [plain(v) for v in value]
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def built(instance) -> dict:
+    """Class of an instance, and the arguments of its constructor, which it keeps as attributes."""
+    names = inspect.signature(type(instance)).parameters
+    known = {name: plain(getattr(instance, name)) for name in names if hasattr(instance, name)}
+    return {"class": type(instance).__name__, **known}
+
+
+def teacher_of(teacher) -> dict:
+    """A teacher as it was asked for: its class, arguments and tensors, not what it has learned."""
+    tensors = {
+        name: [str(tensor.dtype), list(tensor.shape), getattr(tensor, "requires_grad", False)]
+        for name, tensor in [*teacher.named_parameters(), *teacher.named_buffers()]
+    }
+    arguments = getattr(teacher, "arguments", {})
+    return {"class": type(teacher).__name__, **plain(arguments), "tensors": tensors}
+
+
+def flat(value, prefix: str = "") -> dict:
+    """Nested tables as one, with dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = (flat(v, f"{prefix}.{key}" if prefix else str(key)) for key, v in value.items())
+    return {name: v for part in parts for name, v in part.items()}
+
+
+def differences(stored: Mapping, given: Mapping) -> list[str]:
+    """One phrase per entry that differs, as "metagrad.neumann_terms is 5 there, but 10 here"."""
+    there, here = flat(stored), flat(json.loads(json.dumps(plain(given))))
+    return [
+        f"{name} is {there.get(name, 'not set')!r} there, but {here.get(name, 'not set')!r} here"
+        for name in dict.fromkeys([*here, *there])
+        if name not in there or name not in here or there[name] != here[name]
+    ]

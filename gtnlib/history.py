@@ -1,0 +1,41 @@
+"""What `fit` records on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class OuterStep(NamedTuple):
+    """One update of the teacher: the meta-gradient's loss, the gradient's norm, the seconds taken."""
+
+    loss: float
+    gradient_norm: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """What `fit` saw: one `OuterStep` per update, and validation accuracy where it was measured."""
+
+    records: list[OuterStep] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index) -> OuterStep:
+        return self.records[index]
+
+    @property
+    def loss(self) -> list[float]:
+        return [record.loss for record in self.records]
+
+    @property
+    def gradient_norm(self) -> list[float]:
+        return [record.gradient_norm for record in self.records]
+
+    @property
+    def seconds(self) -> float:
+        """Time of all outer steps together, validation not counted."""
+        return sum(record.seconds for record in self.records)
