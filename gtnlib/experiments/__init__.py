@@ -1,0 +1,10 @@
+"""Named experiments: each a typed configuration that can be run, resumed, recorded and checked.
+
+    python -m gtnlib.experiments list | show NAME | run NAME | check NAME | table
+"""
+
+from gtnlib.experiments.base import Check, Context, Experiment
+from gtnlib.experiments.distillation import Distillation
+from gtnlib.experiments.settings import EXPERIMENTS
+
+__all__ = ["EXPERIMENTS", "Check", "Context", "Distillation", "Experiment"]

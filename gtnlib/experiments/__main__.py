@@ -1,0 +1,169 @@
+"""The command line: python -m gtnlib.experiments list | show NAME | run NAME | check NAME | table.
+
+Exit status: 0 for success, 1 for a failed check or a divergence, 2 for bad input, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gtnlib.data import default_device
+from gtnlib.errors import DataError, DivergenceError, check_choice
+from gtnlib.evaluate import Statistic
+from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Experiment
+from gtnlib.experiments.distillation import accuracies
+from gtnlib.records import RECORDED, Record, shipped
+
+COMMAND = "python -m gtnlib.experiments"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog=COMMAND, description="The named experiments of the book.")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def command(name: str, help: str, named: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help)
+        if named:
+            made.add_argument("name", metavar="NAME", help="of the experiment, as `list` prints it")
+        return made
+
+    def device(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--device", help="such as cpu or cuda; default the GPU if there is one")
+
+    command("list", "names and titles, and which have a record", named=False)
+    command("show", "the configuration as JSON and, if recorded, the result")
+    run = command("run", "run it, with checkpoints, and record the result")
+    device(run)
+    run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    run.add_argument("--resume", action="store_true", help="go on with what lies in DIR")
+    check = command("check", "train fresh students on the recorded teacher and compare")
+    device(check)
+    check.add_argument("--out", type=Path, default=None, metavar="DIR", help="default: the shipped records")
+    check.add_argument("--students", type=int, default=5, metavar="N", help="default: 5")
+    command("table", "all shipped results", named=False)
+    return top
+
+
+def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment] = EXPERIMENTS,
+         folder: Path = RECORDED) -> int:  # fmt: skip
+    """Do what the arguments say and return the exit status; `folder` holds the shipped records."""
+    asked = parser().parse_args(argv)
+    try:
+        if asked.command == "list":
+            return _list(experiments, folder)
+        if asked.command == "table":
+            return _table(experiments, folder)
+        experiment = experiments[check_choice("NAME", asked.name, experiments)]
+        if asked.command == "show":
+            return _show(experiment, folder)
+        if asked.command == "run":
+            return _run(experiment, Context(asked.out, _device(asked.device)), asked.resume)
+        return _check(experiment, Context(asked.out or folder, _device(asked.device)), asked.students)
+    except (ValueError, OSError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device is {name!r}, but it cannot be used here: {reason}") from None
+    return device
+
+
+def _list(experiments, folder: Path) -> int:
+    recorded, width = set(shipped(folder)), max(map(len, experiments))
+    for name, experiment in experiments.items():
+        print(f"{name:{width}}  {'recorded' if name in recorded else '-':8}  {experiment.title}")
+    return 0
+
+
+def _show(experiment: Experiment, folder: Path) -> int:
+    shown = {"configuration": experiment.configuration()}
+    if experiment.record_path(folder).exists():
+        record = Record.load(experiment.record_path(folder))
+        shown["record"] = {name: value for name, value in vars(record).items() if name != "curves"}
+    print(json.dumps(shown, indent=2))
+    return 0
+
+
+def _run(experiment: Experiment, context: Context, resume: bool) -> int:
+    name, folder = experiment.name, context.folder
+    again = f"{COMMAND} run {name} --out {folder} --resume"
+    files = experiment.record_path(folder), experiment.teacher_path(folder), experiment.work_folder(folder)
+    if not resume:
+        for path in files:
+            if path.exists():
+                raise ValueError(f"{path} exists. Go on with it by --resume, or choose another --out.")
+    elif files[0].exists():
+        record = Record.load(files[0])
+        print(f"{name} is finished: see {files[0]}, started {record.started}.")
+        return 0
+    try:
+        record = experiment.run(context)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; go on with\n    {again}", file=sys.stderr)
+        return 130
+    except DivergenceError as error:
+        done = 0 if error.history is None else len(error.history)
+        print(f"diverged after {done} good outer steps, which {files[2]} holds: {error}", file=sys.stderr)
+        return 1
+    print(f"{_result(record)}\nwritten to {files[0]} and {files[1]}")
+    return 0
+
+
+def _check(experiment: Experiment, context: Context, students: int) -> int:
+    path = experiment.record_path(context.folder)
+    if not path.exists():
+        raise ValueError(
+            f"there is no record {path}. Make one with `{COMMAND} run {experiment.name}`, and name its "
+            "folder by --out."
+        )
+    outcome = experiment.check(Record.load(path), context, students)
+    print(outcome.message)
+    return 0 if outcome.passed else 1
+
+
+def _result(record: Record) -> str:
+    """Accuracy over all students of all teachers."""
+    each = accuracies(record)
+    values = tuple(v for teacher in each for v in teacher.values)
+    return f"{record.name}: {Statistic(values)} over {len(each)} × {len(each[0].values)} students"
+
+
+def _table(experiments, folder: Path) -> int:
+    """One row per shipped distillation record."""
+    rows = [("experiment", "images", "test accuracy", "teachers × students", "peak MB", "seconds", "steps")]
+    for name in shipped(folder):
+        if isinstance(experiments.get(name), Distillation):
+            record = Record.load(folder / f"{name}.json")
+            each = accuracies(record)
+            per_class = record.configuration.get("teacher_args", {}).get("images_per_class")
+            images = f"{per_class} per class" if per_class else f"{record.results['images']} generated"
+            peak = "?" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
+            rows.append((
+                name, images, str(Statistic(tuple(v for s in each for v in s.values))),
+                f"{len(each)} × {len(each[0].values)}", peak, f"{record.seconds:.0f}",
+                str(record.results["outer_steps"]),
+            ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if len(rows) == 1:
+        print(f"no record is shipped yet; make one with `{COMMAND} run NAME`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What every kind of experiment offers, and the folder it works in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from gtnlib.configuration import differences, plain
+from gtnlib.data import default_device
+from gtnlib.errors import DataError
+from gtnlib.files import write_whole
+from gtnlib.records import Record, now, peak_memory_mb
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where an experiment runs: its output folder, the device, and whether to show progress."""
+
+    folder: Path
+    device: torch.device = field(default_factory=default_device)
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of comparing fresh measurements with a record, in one sentence."""
+
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named configuration. A kind of experiment is a subclass with `run` and `check`.
+
+    name: also that of its files. title: one line for people.
+    """
+
+    name: str
+    title: str
+
+    def run(self, context: Context) -> Record:
+        """Do it, or go on with what lies in `work_folder`; write teacher and record and return it.
+
+        Raises KeyboardInterrupt if interrupted, with everything kept to go on later.
+        """
+        raise NotImplementedError
+
+    def check(self, record: Record, context: Context, students: int) -> Check:
+        """Measure again, with seeds that the record does not contain, and compare."""
+        raise NotImplementedError
+
+    def configuration(self) -> dict:
+        """All of it as plain JSON values."""
+        return plain({"kind": type(self).__name__, **asdict(self)})
+
+    def record_path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.json"
+
+    def teacher_path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.safetensors"
+
+    def work_folder(self, folder: Path) -> Path:
+        """Where an unfinished run keeps its checkpoints."""
+        return folder / f"{self.name}.run"
+
+
+class Tally:
+    """When a run was first started and its highest memory, over all the times it was resumed.
+
+    Raises ValueError if the file is of a run with another configuration, DataError if it is damaged.
+    """
+
+    def __init__(self, experiment: Experiment, context: Context):
+        self.path = experiment.work_folder(context.folder) / "progress.json"
+        self.device = context.device
+        self.state = {"configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None}
+        if context.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(context.device)
+        if self.path.exists():
+            try:
+                stored = json.loads(self.path.read_text(encoding="utf-8"))
+                found = differences(stored["configuration"], self.state["configuration"])
+                self.state |= {"started": str(stored["started"]), "peak_memory_mb": stored["peak_memory_mb"]}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{self.path} is damaged: {error}. Remove {self.path.parent}.") from error
+            if found:
+                raise ValueError(
+                    f"{self.path.parent} holds a run of other settings: {'; '.join(found)}. "
+                    "Use another --out, or remove that folder; nothing was changed."
+                )
+        self.write()
+
+    @property
+    def started(self) -> str:
+        return self.state["started"]
+
+    @property
+    def peak_memory_mb(self) -> float | None:
+        return self.state["peak_memory_mb"]
+
+    def write(self) -> None:
+        """Measure the memory and keep it."""
+        peaks = [self.state["peak_memory_mb"], peak_memory_mb(self.device)]
+        self.state["peak_memory_mb"] = max((p for p in peaks if p is not None), default=None)
+        write_whole(self.path, json.dumps(self.state).encode())

@@ -1,0 +1,195 @@
+"""The main kind of experiment: train teachers, then fresh students on what they teach."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+
+import torch
+
+from gtnlib.data import STATISTICS, load_dataset
+from gtnlib.errors import DataError, check_choice, check_count
+from gtnlib.evaluate import Statistic, evaluate
+from gtnlib.experiments.base import Check, Context, Experiment, Tally
+from gtnlib.fit import fit
+from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
+from gtnlib.records import (
+    TEACHERS, Record, commit, device_name, load_teacher, rounded, save_teacher, versions,
+)  # fmt: skip
+from gtnlib.students import MLP, VGG, ConvNet, LeNet, ResNet, derive_seed
+
+METAGRADS = {"Unrolled": Unrolled, "Implicit": Implicit, "GradientMatching": GradientMatching}
+STUDENTS = {"MLP": MLP, "LeNet": LeNet, "ConvNet": ConvNet, "ResNet": ResNet, "VGG": VGG}
+OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",
+       "checkpoint_seconds")  # fmt: skip
+
+# A spread over a few students can be small by chance, so `check` allows at least this much.
+SMALLEST_TOLERANCE = 0.002
+MARKS = 8  # how often accuracy is measured along the inner steps
+
+
+@dataclass(frozen=True)
+class Distillation(Experiment):
+    """Train `teacher_seeds` teachers in turn, and `evaluation_seeds` students on each.
+
+    Parameters
+    ----------
+    teacher, teacher_args: a name of `TEACHERS`, and arguments of its constructor but the seed.
+    metagrad, metagrad_args: a name of `METAGRADS`, and arguments.
+    student, student_args: a name of `STUDENTS`, and arguments.
+    fit_args: outer_steps and other arguments of `fit`.
+    start_from_real: let pixels begin as random real images rather than noise.
+    seed: of the first teacher and its `fit`; the others take those after it.
+    data: a name for `load_dataset`.
+
+    The record holds the accuracies on the test split of all students, with every teacher rounded to
+    half precision; the teacher it ships is the first one, not the best.
+    """
+
+    teacher: str
+    teacher_args: Mapping
+    metagrad: str
+    metagrad_args: Mapping = field(default_factory=dict)
+    student: str = "ConvNet"
+    student_args: Mapping = field(default_factory=dict)
+    fit_args: Mapping = field(default_factory=dict)
+    start_from_real: bool = False
+    seed: int = 0
+    teacher_seeds: int = 1
+    evaluation_seeds: int = 5
+    data: str = "mnist"
+
+    def __post_init__(self):
+        _check_arguments("teacher_args", self.teacher_args,
+                         TEACHERS[check_choice("teacher", self.teacher, TEACHERS)], ("seed", "generator"))  # fmt: skip
+        _check_arguments("metagrad_args", self.metagrad_args,
+                         METAGRADS[check_choice("metagrad", self.metagrad, METAGRADS)])  # fmt: skip
+        _check_arguments("student_args", self.student_args,
+                         STUDENTS[check_choice("student", self.student, STUDENTS)], ("shape", "num_classes"))  # fmt: skip
+        _check_arguments("fit_args", self.fit_args, fit, OWN)
+        check_choice("data", self.data, STATISTICS)
+        check_count("seed", self.seed, 0)
+        check_count("teacher_seeds", self.teacher_seeds)
+        check_count("evaluation_seeds", self.evaluation_seeds)
+        if self.start_from_real and self.teacher != "PixelTeacher":
+            raise ValueError(f"start_from_real is for a PixelTeacher, but teacher is {self.teacher!r}.")
+
+    # ------------------------------------------------------------ the parts
+
+    def build_teacher(self, seed: int, data):
+        """The teacher of a seed before training."""
+        shapes = {"shape": data.shape, "num_classes": data.num_classes}
+        teacher = TEACHERS[self.teacher](**{**shapes, **self.teacher_args}, seed=seed).to(data.device)
+        if self.start_from_real:
+            generator = torch.Generator(data.device).manual_seed(derive_seed("start", seed))
+            teacher.start_from(data.train, generator)
+        return teacher
+
+    def build_metagrad(self):
+        return METAGRADS[self.metagrad](**self.metagrad_args)
+
+    def build_student(self):
+        return partial(STUDENTS[self.student], **self.student_args)
+
+    # ------------------------------------------------------------ run and check
+
+    def run(self, context: Context) -> Record:
+        tally, data = Tally(self, context), load_dataset(self.data, device=context.device)
+        steps = inspect.signature(fit).parameters["outer_steps"].default
+        arguments = {"outer_steps": steps, **self.fit_args}
+        arguments.setdefault("validate_every", max(1, arguments["outer_steps"] // 20))
+        seeds = [self.seed + k for k in range(self.teacher_seeds)]
+        teachers, histories = [], []
+
+        def measured(step, teacher, history):
+            if history.validation and history.validation[-1][0] == step + 1:
+                tally.write()
+
+        for seed in seeds:
+            teacher = self.build_teacher(seed, data)
+            history = fit(
+                teacher, self.build_metagrad(), self.build_student(), data, seed=seed,
+                progress=context.progress, callback=measured,
+                checkpoint=self.work_folder(context.folder) / f"teacher-{seed}.safetensors", **arguments,
+            )  # fmt: skip
+            if len(history) < arguments["outer_steps"]:
+                raise KeyboardInterrupt
+            teachers.append(rounded(teacher))
+            histories.append(history)
+
+        every = max(1, teachers[0].steps // MARKS)  # the test split is used from here on only
+        reports = [evaluate(teacher, self.build_student(), data, self.evaluation_seeds, every=every)
+                   for teacher in teachers]  # fmt: skip
+        tally.write()
+        seconds = [[round(s, 3) for s in accumulate(r.seconds for r in h.records)] for h in histories]
+        record = Record(
+            name=self.name,
+            configuration=self.configuration(),
+            seeds={"fit": seeds, "evaluation": list(range(self.evaluation_seeds))},
+            device=device_name(context.device),
+            versions=versions(),
+            commit=commit(),
+            started=tally.started,
+            seconds=round(sum(history.seconds for history in histories), 3),
+            peak_memory_mb=tally.peak_memory_mb,
+            curves={
+                "loss": [[float(f"{loss:.6g}") for loss in history.loss] for history in histories],
+                "seconds": seconds,
+                "validation": [[[step, time[step - 1], value] for step, value in history.validation]
+                               for history, time in zip(histories, seconds)],
+            },
+            results={
+                "test_accuracy": [list(report.accuracy.values) for report in reports],
+                "inner_steps": list(reports[0].steps),
+                "inner_accuracy": [[[round(v, 6) for v in curve] for curve in report.curves.tolist()]
+                                   for report in reports],
+                "images": len(teachers[0].teaching_set().images),
+                "outer_steps": arguments["outer_steps"],
+            },
+        )  # fmt: skip
+        save_teacher(teachers[0], self.teacher_path(context.folder))
+        record.save(self.record_path(context.folder))
+        return record
+
+    def check(self, record: Record, context: Context, students: int = 5) -> Check:
+        """New students of the recorded teacher: their mean must lie within three of the record's
+        standard deviations, over the students of that teacher, or 0.2 percentage points if that is more.
+        """
+        check_count("students", students)
+        old = accuracies(record)[0]
+        teacher = load_teacher(self.teacher_path(context.folder)).to(context.device)
+        data = load_dataset(self.data, device=context.device)
+        first = max(record.seeds["evaluation"], default=-1) + 1
+        new = evaluate(teacher, self.build_student(), data, range(first, first + students)).accuracy
+        tolerance = max(3 * old.std, SMALLEST_TOLERANCE)
+        passed = abs(new.mean - old.mean) <= tolerance
+        return Check(passed, (
+            f"{self.name}: recorded {100 * old.mean:.2f} ± {100 * old.std:.2f} %, {students} new students "
+            f"{100 * new.mean:.2f} ± {100 * new.std:.2f} %, {'within' if passed else 'NOT within'} "
+            f"{100 * tolerance:.2f} percentage points"
+        ))  # fmt: skip
+
+
+def accuracies(record: Record) -> list[Statistic]:
+    """Test accuracy over the students of each teacher. DataError if the record has none."""
+    try:
+        values = [tuple(float(v) for v in teacher) for teacher in record.results["test_accuracy"]]
+        if not values or not all(values) or not all(0 <= v <= 1 for t in values for v in t):
+            raise ValueError("they must be fractions, at least one per teacher")
+        if not isinstance(record.seeds["evaluation"], list):
+            raise ValueError("there are no evaluation seeds")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the record {record.name} has no good test accuracies: {error}.") from error
+    return [Statistic(v) for v in values]
+
+
+def _check_arguments(name: str, given: Mapping, function, own: tuple = ()) -> None:
+    """Raise unless `given` is a table whose keys are arguments of `function`, but not those in `own`."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a table of names and values, got {given!r}.")
+    allowed = [key for key in inspect.signature(function).parameters if key not in own]
+    for key in given:
+        check_choice(f"a name in {name}", key, allowed)
