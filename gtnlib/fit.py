@@ -224,5 +224,6 @@ def fit(
                 if first and file.path:
                     file.keep(*training.capture(metagrad.updates_per_student))
         except KeyboardInterrupt:
+            history.interrupted = True
             bar.set_postfix_str("interrupted")
     return history

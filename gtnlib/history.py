@@ -16,10 +16,14 @@ class OuterStep(NamedTuple):
 
 @dataclass
 class History:
-    """What `fit` saw: one `OuterStep` per update, and validation accuracy where it was measured."""
+    """What `fit` saw: one `OuterStep` per update, and validation accuracy where it was measured.
+
+    interrupted: whether it was stopped from the keyboard, even within its last step.
+    """
 
     records: list[OuterStep] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    interrupted: bool = False
 
     def __len__(self) -> int:
         return len(self.records)

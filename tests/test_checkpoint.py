@@ -184,7 +184,9 @@ sys.path[:0] = [{tests!r}]
 torch.set_num_threads(1)
 from conftest import random_split
 from gtnlib import Dataset
+import test_checkpoint
 from test_checkpoint import METAGRADS, generated, train
+test_checkpoint.STEPS = {steps}
 toy = Dataset("toy", *(random_split(n, (1, 8, 8), 3, 1, torch.float32) for n in (120, 60, 60)))
 print("ready", flush=True)
 step = lambda step, *_: print(step, flush=True)
@@ -196,9 +198,7 @@ def test_killed_at_random_moments_it_ends_like_an_unbroken_run(toy, tmp_path, mo
     """SIGKILL, with a checkpoint written after every step: most of the time is spent writing."""
     monkeypatch.setattr(sys.modules[__name__], "STEPS", 100)
     path = tmp_path / "run.safetensors"
-    script = KILLED.format(tests=os.path.dirname(__file__), path=str(path))
-    script = script.replace("from test_checkpoint import", "import test_checkpoint; test_checkpoint.STEPS = 100\n"
-                            "from test_checkpoint import")  # fmt: skip
+    script = KILLED.format(tests=os.path.dirname(__file__), path=str(path), steps=100)
     moments, kills = random.Random(0), 0
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:

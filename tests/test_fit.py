@@ -61,7 +61,7 @@ def test_every_cell_lowers_its_loss_on_mnist(make_teacher, make_metagrad, mnist)
     teacher = make_teacher(weight_decay=0.01)
     history = fit(teacher, make_metagrad(), STUDENT, mnist, outer_steps=30, final_rate=1.0,
                   rate=0.05 if make_teacher is pixels else 0.01, progress=False)  # fmt: skip
-    assert len(history) == 30
+    assert len(history) == 30 and not history.interrupted
     assert sum(history.loss[-5:]) < 0.97 * sum(history.loss[:5])
 
 
@@ -308,7 +308,7 @@ def test_interrupted_fit_returns_what_there_is(make_teacher, toy):
 
     teacher, whole = small(make_teacher), small(make_teacher)
     history = fit(teacher, Unrolled(), toy_student, toy, 9, callback=callback, progress=False)
-    assert len(history) == 3
+    assert len(history) == 3 and history.interrupted
     assert parameters(teacher).isfinite().all()
     assert evaluate(teacher, toy_student, toy, seeds=1).accuracy.mean >= 0
     states = []

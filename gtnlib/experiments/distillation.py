@@ -40,7 +40,7 @@ class Distillation(Experiment):
     teacher, teacher_args: a name of `TEACHERS`, and arguments of its constructor but the seed.
     metagrad, metagrad_args: a name of `METAGRADS`, and arguments.
     student, student_args: a name of `STUDENTS`, and arguments.
-    fit_args: outer_steps and other arguments of `fit`.
+    fit_args: outer_steps, and other arguments of `fit`. Validation is measured 20 times by default.
     start_from_real: let pixels begin as random real images rather than noise.
     seed: of the first teacher and its `fit`; the others take those after it.
     data: a name for `load_dataset`.
@@ -63,13 +63,15 @@ class Distillation(Experiment):
     data: str = "mnist"
 
     def __post_init__(self):
-        _check_arguments("teacher_args", self.teacher_args,
-                         TEACHERS[check_choice("teacher", self.teacher, TEACHERS)], ("seed", "generator"))  # fmt: skip
-        _check_arguments("metagrad_args", self.metagrad_args,
-                         METAGRADS[check_choice("metagrad", self.metagrad, METAGRADS)])  # fmt: skip
-        _check_arguments("student_args", self.student_args,
-                         STUDENTS[check_choice("student", self.student, STUDENTS)], ("shape", "num_classes"))  # fmt: skip
+        for kind, known, own in (
+            ("teacher", TEACHERS, ("seed", "generator")),
+            ("metagrad", METAGRADS, ()),
+            ("student", STUDENTS, ("shape", "num_classes")),
+        ):
+            found = known[check_choice(kind, getattr(self, kind), known)]
+            _check_arguments(f"{kind}_args", getattr(self, f"{kind}_args"), found, own)
         _check_arguments("fit_args", self.fit_args, fit, OWN)
+        check_count("outer_steps in fit_args", self.fit_args.get("outer_steps"))
         check_choice("data", self.data, STATISTICS)
         check_count("seed", self.seed, 0)
         check_count("teacher_seeds", self.teacher_seeds)
@@ -98,9 +100,8 @@ class Distillation(Experiment):
 
     def run(self, context: Context) -> Record:
         tally, data = Tally(self, context), load_dataset(self.data, device=context.device)
-        steps = inspect.signature(fit).parameters["outer_steps"].default
-        arguments = {"outer_steps": steps, **self.fit_args}
-        arguments.setdefault("validate_every", max(1, arguments["outer_steps"] // 20))
+        outer_steps = self.fit_args["outer_steps"]
+        arguments = {"validate_every": max(1, outer_steps // 20), **self.fit_args}
         seeds = [self.seed + k for k in range(self.teacher_seeds)]
         teachers, histories = [], []
 
@@ -115,7 +116,7 @@ class Distillation(Experiment):
                 progress=context.progress, callback=measured,
                 checkpoint=self.work_folder(context.folder) / f"teacher-{seed}.safetensors", **arguments,
             )  # fmt: skip
-            if len(history) < arguments["outer_steps"]:
+            if history.interrupted:
                 raise KeyboardInterrupt
             teachers.append(rounded(teacher))
             histories.append(history)
@@ -147,7 +148,7 @@ class Distillation(Experiment):
                 "inner_accuracy": [[[round(v, 6) for v in curve] for curve in report.curves.tolist()]
                                    for report in reports],
                 "images": len(teachers[0].teaching_set().images),
-                "outer_steps": arguments["outer_steps"],
+                "outer_steps": outer_steps,
             },
         )  # fmt: skip
         save_teacher(teachers[0], self.teacher_path(context.folder))
