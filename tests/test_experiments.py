@@ -295,7 +295,10 @@ def test_unknown_names_are_one_error(words, message, command):
     assert re.search(message, error)
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["run"], ["check", "a", "--students", "x"], ["list", "a"]])
+WRONG = [[], ["trian"], ["run"], ["check", "a", "--students", "x"], ["list", "a"]]
+
+
+@pytest.mark.parametrize("words", WRONG)
 def test_wrong_usage_is_explained(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words, TOYS)
@@ -324,7 +327,7 @@ def test_other_bad_values_are_one_error(capsys, command, recorded):
     ({"student_args": [8]}, TypeError, "student_args must be a table"),
     ({"teacher_seeds": 0}, ValueError, "teacher_seeds is 0"),
     ({"evaluation_seeds": 2.5}, TypeError, "evaluation_seeds must be a whole number"),
-    ({"teacher": "GeneratorTeacher", "teacher_args": {}}, ValueError, "start_from_real is for a PixelTeacher"),
+    ({"teacher": "GeneratorTeacher", "teacher_args": {}}, ValueError, "start_from_real is for a Pixel"),
 ])  # fmt: skip
 def test_a_configuration_is_checked_when_it_is_made(change, error, message):
     with pytest.raises(error, match=message):

@@ -112,3 +112,10 @@ def test_the_package_is_small():
         sum(p.stat().st_size for p in PACKAGE.rglob("*") if p.suffix != ".pyc" and p.is_file())
         < 30e6
     )
+
+
+def test_the_wheel_carries_the_records():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = tools["setuptools"]["package-data"]["gtnlib"]
+    carried = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    assert set((PACKAGE / "recorded").iterdir()) <= carried

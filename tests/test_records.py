@@ -95,8 +95,8 @@ def test_the_place_of_a_run_is_named():
 
 def test_commit_is_that_of_the_code(tmp_path, monkeypatch):
     def git(*arguments):
-        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+        command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     monkeypatch.setattr(module, "RECORDED", tmp_path / "recorded")
     (tmp_path / "__init__.py").write_text("")
