@@ -15,6 +15,7 @@ from gtnlib.data import Dataset
 from gtnlib.errors import DivergenceError, check_choice, check_count, check_number
 from gtnlib.evaluate import evaluate
 from gtnlib.inner import StudentRun
+from gtnlib.precision import autocast_dtype, tensor_cores
 from gtnlib.progress import progress_bar
 from gtnlib.ranks import Ranks
 from gtnlib.stacked import stacked
@@ -73,6 +74,7 @@ def fit(
     progress: bool = True,
     callback=None,
     compile: bool | str = "auto",
+    precision: str = "float32",
 ) -> History:
     """Train a teacher, in place, with Adam and cosine decay.
 
@@ -99,6 +101,9 @@ def fit(
     compile: compile the student's steps, once per architecture: up to a minute at the start for
         faster steps after it. "auto" does so on a CPU if the inner steps ahead are many
         enough to pay for it (`compiled.worthwhile`), True always, False never.
+    precision: of the inner steps: "float32", "tf32" (matrix products and convolutions of a GPU on
+        its tensor cores) or "bfloat16" (the student's, on any device). Parameters, momenta, losses
+        and adjoints stay in float32.
 
     Returns
     -------
@@ -161,10 +166,14 @@ def fit(
             kinds = len(student) if isinstance(student, Sequence) else 1
             ahead = outer_steps * len(mine) * (1 + metagrad.steps_per_update(teacher)) / kinds
             compile = worthwhile(FlatStudent(module), teacher.batch(0), ahead)
-        return CompiledStudent(module, bar.set_postfix_str) if compile else FlatStudent(module)
+        dtype = autocast_dtype(precision)
+        if compile:
+            return CompiledStudent(module, bar.set_postfix_str, dtype)
+        return FlatStudent(module, dtype)
 
     first = ranks.rank == 0
-    with progress_bar(outer_steps, type(metagrad).__name__, progress and first) as bar:
+    name = type(metagrad).__name__
+    with tensor_cores(precision), progress_bar(outer_steps, name, progress and first) as bar:
         try:
             for step in range(outer_steps):
                 start = time.perf_counter()
