@@ -35,12 +35,13 @@ class CompiledStudent(FlatStudent):
 
     Parameters
     ----------
-    module: as for `FlatStudent`.
+    module, dtype: as for `FlatStudent`.
     announce: called with a line of text while compiling, and with "" afterwards.
     """
 
-    def __init__(self, module: nn.Module, announce: Callable[[str], None] = lambda text: None):
-        super().__init__(module)
+    def __init__(self, module: nn.Module, announce: Callable[[str], None] = lambda text: None,
+                 dtype: torch.dtype | None = None):  # fmt: skip
+        super().__init__(module, dtype)
         self.announce = announce
         self.structure = structure(module)
         if self.structure is None:
@@ -52,10 +53,10 @@ class CompiledStudent(FlatStudent):
             return function(self, *arguments)
         tensors = [_plain(a) for a in arguments if isinstance(a, Tensor)]
         layout = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)
-        key = function, self.structure, layout
+        key = function, self.structure, self.dtype, layout
         if key not in _kernels:
             self.announce(f"compiling {function.__name__}")
-            _kernels[key] = _build(function, FlatStudent(self.module), layout, tensors)
+            _kernels[key] = _build(function, FlatStudent(self.module, self.dtype), layout, tensors)
             self.announce("")
         return _kernels[key](*tensors)
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gtnlib.data import Dataset, Split
 from gtnlib.errors import check_choice, check_count
-from gtnlib.inner import StudentRun, train_student
-from gtnlib.students import FlatStudent, derive_seed, make_student
+from gtnlib.inner import sgd
+from gtnlib.stacked import StackedStudent
+from gtnlib.students import FlatStudent, derive_seed, make_student, structure
 from gtnlib.teachers import TeachingSet
 
 
@@ -52,12 +53,20 @@ class Report:
 
 
 @torch.no_grad()
-def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 1000) -> float:
-    """Fraction of a split that the student with parameters w (P,) classifies correctly."""
+def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 1000) -> float | list[float]:
+    """Fraction of a split that the student with parameters w (P,) classifies correctly.
+
+    One fraction per student for a `StackedStudent` and w (S, P).
+    """
     right = 0
     for x, y in zip(split.images.split(batch_size), split.labels.split(batch_size)):
-        right = right + (student.logits(w, x).argmax(1) == y).sum()
-    return float(right) / len(split)
+        right = right + (student.compute(logits, (w,), (x,)).argmax(-1) == y).sum(-1)
+    counts = right.tolist()
+    return [n / len(split) for n in counts] if isinstance(counts, list) else counts / len(split)
+
+
+def logits(student, w, x) -> Tensor:
+    return student.logits(w, x)
 
 
 def evaluate(
@@ -70,6 +79,8 @@ def evaluate(
     every: int | None = None,
 ) -> Report:
     """Train fresh students on what the teacher teaches and measure them on real images.
+
+    On a GPU, students of one structure train side by side; on a CPU, one after the other.
 
     Parameters
     ----------
@@ -91,20 +102,46 @@ def evaluate(
     steps = teacher.steps if steps is None else check_count("steps", steps)
     marks = set() if every is None else set(range(0, steps, check_count("every", every)))
     marks = sorted(marks | {steps})
-    curves = []
+    pupils = []
     for seed in seeds:
-        generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
-        lessons = teacher.teaching_set(generator).to(data.device)
-        check_fit(lessons, data)
         module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
-        run = StudentRun.start(FlatStudent(module.to(data.device)))
-        curve = []
-        for mark in marks:
-            train_student(lessons, run, mark - run.t)
-            curve.append(accuracy(run.student, run.w, images))
-        curves.append(curve)
+        pupils.append(FlatStudent(module.to(data.device)))
+    curves = {}
+    for group in _groups(pupils, together=data.device.type == "cuda"):
+        lessons = []
+        for i in group:
+            generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seeds[i]))
+            lessons.append(teacher.teaching_set(generator).to(data.device))
+            check_fit(lessons[-1], data)
+        curve = _train(StackedStudent([pupils[i] for i in group]), lessons, marks, images)
+        curves.update(zip(group, zip(*curve)))
+    curves = [curves[i] for i in range(len(seeds))]
     final = Statistic(tuple(curve[-1] for curve in curves))
     return Report(final, tuple(marks), torch.tensor(curves), split)
+
+
+def _groups(pupils: list[FlatStudent], together: bool) -> list[list[int]]:
+    """Who trains side by side: all of one structure, or everyone alone."""
+    groups: dict = {}
+    for i, pupil in enumerate(pupils):
+        kind = structure(pupil.module) if together else None
+        groups.setdefault(i if kind is None else kind, []).append(i)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def _train(student: StackedStudent, lessons: list[TeachingSet], marks, images: Split) -> list[list[float]]:
+    """Accuracy of every student, each with its own lessons, after so many steps: (marks, S)."""
+    w, t, curve = student.initial(), 0, []
+    m = torch.zeros_like(w)
+    for mark in marks:
+        for t in range(t, mark):
+            each = [(*lesson.batch(t), *lesson.rates(t)) for lesson in lessons]
+            batches = tuple(map(torch.stack, zip(*each)))
+            w, m = student.compute(sgd, (w, m, *batches), (lessons[0].weight_decay,))
+        t = mark
+        curve.append(accuracy(student, w, images))
+    return curve
 
 
 def check_fit(lessons: TeachingSet, data: Dataset) -> None:

@@ -18,6 +18,7 @@ from gtnlib.errors import DivergenceError, check_choice, check_count, check_numb
 from gtnlib.evaluate import evaluate
 from gtnlib.history import History, OuterStep
 from gtnlib.inner import StudentRun
+from gtnlib.precision import autocast_dtype, tensor_cores
 from gtnlib.progress import progress_bar
 from gtnlib.ranks import Ranks
 from gtnlib.stacked import stacked
@@ -41,6 +42,7 @@ def fit(
     progress: bool = True,
     callback=None,
     compile: bool | str = "auto",
+    precision: str = "float32",
     checkpoint: str | os.PathLike | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> History:
@@ -69,6 +71,9 @@ def fit(
     compile: compile the student's steps, once per architecture: up to a minute at the start for
         faster steps after it. "auto" does so on a CPU if the inner steps ahead are many
         enough to pay for it (`compiled.worthwhile`), True always, False never.
+    precision: of the inner steps: "float32", "tf32" (matrix products and convolutions of a GPU on
+        its tensor cores) or "bfloat16" (the student's, on any device). Parameters, momenta, losses
+        and adjoints stay in float32.
     checkpoint: a file that holds the whole state between two outer steps (`checkpoint`). If it is
         there already, training goes on from it, and on a CPU, with as many threads, ends with the
         same teacher and history, seconds aside, bit for bit as if it had never stopped; a run that
@@ -141,7 +146,7 @@ def fit(
         "data": {"name": data.name, "train": list(data.train.images.shape), "device": data.device.type},
         "outer_steps": outer_steps, "seed": seed, "students_per_step": students_per_step,
         "rate": rate, "rates_rate": rates_rate, "final_rate": final_rate, "clip": clip,
-        "validate_every": validate_every, "compile": compile,
+        "validate_every": validate_every, "compile": compile, "precision": precision,
     }  # fmt: skip
     file = Checkpoint(checkpoint, checkpoint_seconds, asked)
 
@@ -153,15 +158,16 @@ def fit(
             kinds = len(student) if isinstance(student, Sequence) else 1
             ahead = outer_steps * len(mine) * (1 + metagrad.steps_per_update(teacher)) / kinds
             training.compiled = worthwhile(FlatStudent(module), teacher.batch(0), ahead)
+        dtype = autocast_dtype(precision)
         if training.compiled:
-            return CompiledStudent(module, lambda text: bar.set_postfix_str(text))
-        return FlatStudent(module)
+            return CompiledStudent(module, lambda text: bar.set_postfix_str(text), dtype)
+        return FlatStudent(module, dtype)
 
     first = ranks.rank == 0
     saved = file.read()
     done = 0 if saved is None else len(saved[1].get("records", ()))
     bar = progress_bar(outer_steps, type(metagrad).__name__, progress and first, done)
-    with bar, file if first else contextlib.nullcontext():
+    with bar, tensor_cores(precision), file if first else contextlib.nullcontext():
         if saved is not None:
             training.restore(*saved, file.path, build)
         elif first and file.path:

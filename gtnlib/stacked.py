@@ -28,7 +28,7 @@ class StackedStudent(FlatStudent):
     """
 
     def __init__(self, students: Sequence[FlatStudent], batched: bool | None = None):
-        super().__init__(students[0].module)
+        super().__init__(students[0].module, students[0].dtype)
         self.students = list(students)
         on_gpu = next(self.module.parameters()).is_cuda
         self.batched = on_gpu if batched is None else batched

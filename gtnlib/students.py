@@ -176,9 +176,15 @@ class FlatStudent:
     """A classifier as a pure function of one flat parameter vector w of length P.
 
     The inner step, the Hessian and every adjoint are then about plain vectors, as in the maths.
+
+    Parameters
+    ----------
+    module: the classifier. It must hold no buffers and draw no random numbers.
+    dtype: type in which it multiplies and convolves (`torch.autocast`), such as torch.bfloat16;
+        default that of w. Parameters, loss and all derivatives stay in the type of w.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None):
         stateful = [name for name, _ in module.named_buffers()]
         if stateful:
             raise ValueError(
@@ -192,7 +198,7 @@ class FlatStudent:
             )
         if not any(True for _ in module.parameters()):
             raise ValueError("the student has no parameters to train.")
-        self.module = module
+        self.module, self.dtype = module, dtype
         self.shapes = {name: p.shape for name, p in module.named_parameters()}
         self.sizes = [p.numel() for p in module.parameters()]
 
@@ -225,7 +231,10 @@ class FlatStudent:
 
     def logits(self, w: Tensor, x: Tensor) -> Tensor:
         """Class scores (N, classes) of images x (N, C, H, W)."""
-        return functional_call(self.module, self.unflatten(w), (x,))
+        if self.dtype is None:
+            return functional_call(self.module, self.unflatten(w), (x,))
+        with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
+            return functional_call(self.module, self.unflatten(w), (x,)).to(w.dtype)
 
     def loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy; y holds class indices (N,) or probabilities (N, classes)."""
@@ -266,6 +275,19 @@ class FlatStudent:
             w = w.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
             return torch.autograd.grad(gradient, w, a, materialize_grads=True)[0]
+
+
+    def through_gradient(
+        self, w: Tensor, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Of the number f(∂ℓ/∂w): its gradient at the images x, and itself (0-d)."""
+        if _differentiated(w, x, y):
+            return grad_and_value(lambda x: f(self.gradient(w, x, y)))(x)
+        with torch.enable_grad():
+            w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
+            value = f(gradient)
+            return torch.autograd.grad(value, x)[0], value.detach()
 
 
 def _differentiated(*tensors: Tensor) -> bool:

@@ -260,6 +260,7 @@ OTHERS = {
     "clip is 2.0 there, but None here": {"clip": None},
     "validate_every is 2 there, but 3 here": {"validate_every": 3},
     "compile is 'auto' there, but False here": {"compile": False},
+    "precision is 'float32' there, but 'bfloat16' here": {"precision": "bfloat16"},
 }  # fmt: skip
 
 

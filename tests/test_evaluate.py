@@ -1,5 +1,6 @@
 """Evaluation: fresh students, counted right, on the split that was asked for."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -9,7 +10,9 @@ from gtnlib import (
     MLP, ConvNet, Dataset, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, Split,
     Statistic, accuracy, best_rate, evaluate,
 )  # fmt: skip
+from gtnlib.stacked import StackedStudent
 
+MODULE = sys.modules["gtnlib.evaluate"]  # the name gtnlib.evaluate is the function
 STUDENT = partial(MLP, widths=(8,))
 
 
@@ -126,3 +129,18 @@ def test_best_rate_never_looks_at_the_test_images(toy):
         lambda rate: RealTeacher(toy.train, 5, 6, rate=rate), STUDENT, blind, (0.1,), 1
     )
     assert rate == 0.1
+
+
+@pytest.mark.parametrize("kind", ["pixels", "real"])
+def test_side_by_side_as_on_a_gpu_students_do_as_one_after_the_other(kind, teacher, toy, monkeypatch):
+    lessons = teacher if kind == "pixels" else RealTeacher(toy.train, 6, 4)
+    students = [STUDENT, partial(MLP, widths=(5,))]
+    in_turn = evaluate(lessons, students, toy, seeds=6, every=2)
+    groups = []
+    plain = MODULE._groups
+    monkeypatch.setattr(MODULE, "_groups",
+                        lambda pupils, together: groups.extend(plain(pupils, True)) or groups)  # fmt: skip
+    monkeypatch.setattr(MODULE, "StackedStudent", partial(StackedStudent, batched=True))
+    together = evaluate(lessons, students, toy, seeds=6, every=2)
+    assert len(groups) == 2 and sorted(sum(groups, [])) == list(range(6))
+    torch.testing.assert_close(together.curves, in_turn.curves)

@@ -34,11 +34,12 @@ BELOW = {
     "metagrad": {"metagrad.unrolled", "metagrad.implicit", "metagrad.matching"},
     "evaluate": {"errors", "data", "inner", "students", "teachers"},
     "history": set(),
+    "precision": {"errors"},
     "configuration": set(),
     "files": {"errors"},
     "checkpoint": {"errors", "files", "configuration", "history", "inner", "students"},
-    "fit": {"errors", "progress", "ranks", "configuration", "history", "checkpoint", "data", "inner",
-            "students", "compiled", "stacked", "metagrad", "evaluate"},
+    "fit": {"errors", "progress", "ranks", "precision", "configuration", "history", "checkpoint",
+            "data", "inner", "students", "compiled", "stacked", "metagrad", "evaluate"},
 }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import vmap
 
 from gtnlib.data import Split
 from gtnlib.errors import check_choice, check_count
@@ -119,13 +119,8 @@ class GradientMatching(MetaGradient):
 
 def match_class(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
     """Gradient at the images x (N, C, H, W) of one class, and value, of their distance to real ones."""
-    target = student.gradient(w, real, y[:1].expand(len(real)))
-
-    def mismatch(x: Tensor) -> Tensor:
-        found = student.gradient(w, x, y)
-        return distance(student.unflatten(found), student.unflatten(target))
-
-    return grad_and_value(mismatch)(x)
+    target = student.unflatten(student.gradient(w, real, y[:1].expand(len(real))))
+    return student.through_gradient(w, x, y, lambda g: distance(student.unflatten(g), target))
 
 
 def match_classes(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:

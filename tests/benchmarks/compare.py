@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -39,9 +40,8 @@ class Setting:
 
     def __init__(self, steps: int, device: str):
         self.data = load_dataset("mnist", device=device)
-        # Eight batches for any T, so that the teacher itself does not grow.
-        self.teacher = GeneratorTeacher(steps, 64, batches=min(8, steps), rate=RATE,
-                                        momentum=MOMENTUM, weight_decay=1e-3).to(device)  # fmt: skip
+        self.teacher = GeneratorTeacher(steps, 64, rate=RATE, momentum=MOMENTUM,
+                                        weight_decay=1e-3).to(device)  # fmt: skip
         self.device = device
         self.real = self.data.train.sample(REAL, self.random())
 
@@ -142,8 +142,10 @@ class Setting:
             "Unrolled, graph kept": lambda: ours(Unrolled(False, "last", REAL)),
             "Unrolled": lambda: ours(unrolled),
             "Unrolled, compiled": lambda: ours(unrolled, CompiledStudent),
-            "Unrolled, compiled, loss at every step":
+            "Unrolled, loss at every step": lambda: ours(Unrolled(True, "every", REAL)),
+            "Unrolled, loss at every step, compiled":
                 lambda: ours(Unrolled(True, "every", REAL), CompiledStudent),
+            "Implicit": lambda: ours(implicit),
             "Implicit, compiled": lambda: ours(implicit, CompiledStudent),
             "matching, loop over classes": self.matching_loop,
             "GradientMatching": lambda: ours(matching),
@@ -168,10 +170,9 @@ UNROLLED = "higher", "TorchOpt", "autograd", "Unrolled"
 
 def installed(name: str) -> bool:
     try:
-        __import__({"TorchOpt": "torchopt"}.get(name, "higher"))
-    except ImportError:
+        return bool(version(name.lower()))
+    except PackageNotFoundError:
         return False
-    return True
 
 
 def wanted(setting: Setting, only: list[str] | None) -> dict:
@@ -249,6 +250,20 @@ def table(title: str, rows: dict[str, dict[int, str]], steps: list[int]) -> str:
     return "\n".join(lines)
 
 
+def machine(args) -> dict:
+    """Where and with what the numbers were taken."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()  # fmt: skip
+    device = platform.machine() if args.device == "cpu" else torch.cuda.get_device_name()
+    if Path("/proc/cpuinfo").exists() and args.device == "cpu":
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+        device = names[0].split(":")[1].strip() if names else device
+    found = {name: version(name) for name in ("torch", "higher", "torchopt") if installed(name)}
+    return {"device": device, "threads": args.threads, "python": platform.python_version(),
+            "versions": found, "commit": commit, "date": time.strftime("%Y-%m-%d", time.gmtime())}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], metavar="T")
@@ -295,9 +310,7 @@ def main() -> None:
                  for n, row in memory.items()}  # fmt: skip
         tables.append(table("peak MB above (baseline)", cells, args.steps))
     print("\n".join(tables))
-    machine = {"torch": torch.__version__, "python": platform.python_version(), "device": args.device,
-               "threads": args.threads, "processor": platform.machine()}  # fmt: skip
-    record = {"machine": machine, "times": times, "memory": memory}
+    record = {"machine": machine(args), "times": times, "memory": memory}
     Path(args.output).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
