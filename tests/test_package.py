@@ -32,7 +32,7 @@ BELOW = {
     "metagrad.implicit": {"errors", "data", "inner", "students", "metagrad.base"},
     "metagrad.matching": {"errors", "data", "inner", "students", "metagrad.base"},
     "metagrad": {"metagrad.unrolled", "metagrad.implicit", "metagrad.matching"},
-    "evaluate": {"errors", "data", "inner", "students", "teachers"},
+    "evaluate": {"errors", "data", "inner", "stacked", "students", "teachers"},
     "history": set(),
     "precision": {"errors"},
     "configuration": set(),
