@@ -14,7 +14,6 @@ stays in memory once it was used. A peer that is not installed is left out.
 import argparse
 import copy
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from gtnlib import (
     load_dataset, make_student, train_student,
 )  # fmt: skip
 from gtnlib.compiled import CompiledStudent
+from gtnlib.records import Record, commit, device_name, now, versions
 
 REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
 
@@ -250,18 +250,26 @@ def table(title: str, rows: dict[str, dict[int, str]], steps: list[int]) -> str:
     return "\n".join(lines)
 
 
-def machine(args) -> dict:
-    """Where and with what the numbers were taken."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()  # fmt: skip
-    device = platform.machine() if args.device == "cpu" else torch.cuda.get_device_name()
-    if Path("/proc/cpuinfo").exists() and args.device == "cpu":
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-        device = names[0].split(":")[1].strip() if names else device
-    found = {name: version(name) for name in ("torch", "higher", "torchopt") if installed(name)}
-    return {"device": device, "threads": args.threads, "python": platform.python_version(),
-            "versions": found, "commit": commit, "date": time.strftime("%Y-%m-%d", time.gmtime())}  # fmt: skip
+def as_record(args, started: str, seconds: float, times: dict, memory: dict) -> Record:
+    """The measurements in the form of the records of experiments, by method and T."""
+    names = list(next(iter(times.values()))["seconds"])
+    peers = {name: version(name) for name in ("higher", "torchopt") if installed(name)}
+    return Record(
+        name="benchmarks", seeds={"student": [0], "real images": [0]},
+        configuration={"steps": args.steps, "rounds": args.rounds, "batch_size": 64, "real_images": REAL},
+        device=device_name(torch.device(args.device)), versions={**versions(), **peers},
+        commit=commit(), started=started, seconds=round(seconds, 1), peak_memory_mb=None, curves={},
+        results={
+            "seconds": {n: {str(t): [round(s, 5) for s in times[t]["seconds"][n]] for t in args.steps}
+                        for n in names},
+            "difference": {n: {str(t): times[t]["error"][n] for t in args.steps if n in times[t]["error"]}
+                           for n in [*names, "float64"]},
+            "megabytes": {n: {str(t): m["peak"] - m["baseline"] for t, m in row.items()}
+                          for n, row in memory.items()},
+            "baseline_megabytes": {n: {str(t): m["baseline"] for t, m in row.items()}
+                                   for n, row in memory.items()},
+        },
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -280,6 +288,7 @@ def main() -> None:
         print(json.dumps(measure_times(args) if args.worker == "times" else measure_memory(args)))
         return
 
+    started, start = now(), time.monotonic()
     names = list(wanted(Setting(1, args.device), args.only))
     times = {t: fresh_process(args, "times", t, args.only) for t in args.steps}
     memory = {} if args.no_memory else {
@@ -308,10 +317,9 @@ def main() -> None:
     if memory:
         cells = {n: {t: f"{m['peak'] - m['baseline']:.0f} ({m['baseline']:.0f})" for t, m in row.items()}
                  for n, row in memory.items()}  # fmt: skip
-        tables.append(table("peak MB above (baseline)", cells, args.steps))
+        tables.append(table("peak MiB above (baseline)", cells, args.steps))
     print("\n".join(tables))
-    record = {"machine": machine(args), "times": times, "memory": memory}
-    Path(args.output).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    as_record(args, started, time.monotonic() - start, times, memory).save(args.output)
 
 
 if __name__ == "__main__":
