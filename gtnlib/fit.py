@@ -90,8 +90,9 @@ def fit(
 
     Raises
     ------
-    DivergenceError: a loss or gradient is not finite; the teacher stays as the last good update
-        left it, and the error carries the history.
+    DivergenceError: a loss, a gradient or the teacher is not finite, or an `Implicit` series grows
+        without bound; the teacher stays as the last good update left it, the message says which step
+        that was and what to change, and the error carries the history.
     DataError: the checkpoint is damaged or none. ValueError: it is of another run. OSError: it
         cannot be written; the old one stays. None of them changes the file.
     """
@@ -163,6 +164,16 @@ def fit(
             return CompiledStudent(module, lambda text: bar.set_postfix_str(text), dtype)
         return FlatStudent(module, dtype)
 
+    def diverged(what: str) -> DivergenceError:
+        """The error of this outer step, with all that was recorded before it."""
+        step, history = len(training.history), training.history
+        before = f"as step {step - 1} made it" if step else "as it was"
+        return DivergenceError(
+            f"outer step {step}: {what} The teacher was left {before}. Lower its inner rate or the rate of "
+            "fit, or take fewer inner steps.",
+            history,
+        )
+
     first = ranks.rank == 0
     saved = file.read()
     done = 0 if saved is None else len(saved[1].get("records", ()))
@@ -183,7 +194,7 @@ def fit(
             for step in range(len(history), outer_steps):
                 start = time.perf_counter()
                 training.optimizer.zero_grad()
-                loss = torch.zeros((), device=data.device)
+                loss, trouble = torch.zeros((), device=data.device), None
                 teacher.resample(generator)
                 drawn = []
                 for i, run in enumerate(runs):
@@ -198,6 +209,8 @@ def fit(
                 own = [runs[i] for i in mine], [drawn[i] for i in mine]
                 for run, batches in zip(*(stacked(*own) if metagrad.stacks else own)):
                     loss += metagrad.differentiate(teacher, run, data.train, batches)
+                    if found := metagrad.trouble():
+                        trouble, loss = found, loss + math.inf  # which every process will see
                 gradients = [p.grad for p in parameters if p.grad is not None]
                 for total in ranks.sum([loss, *gradients]):
                     total /= students_per_step
@@ -206,18 +219,20 @@ def fit(
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
                 loss = float(loss)
                 if not (math.isfinite(norm) and math.isfinite(loss)):
-                    before = f"as step {step - 1} made it" if step else "as it was"
-                    raise DivergenceError(
-                        f"outer step {step}: the loss is {loss:.3g} and its gradient's norm "
-                        f"{norm:.3g}. The teacher was left {before}. Lower its inner rate or the "
-                        "rate of fit, or take fewer inner steps.",
-                        history,
-                    )
-                training.typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
-                training.optimizer.step()
-                schedule.step()
-                seconds = time.perf_counter() - start
-                history.records.append(OuterStep(loss, norm, seconds))
+                    raise diverged(trouble or f"the loss is {loss:.3g} and its gradient's norm {norm:.3g}.")
+                before = [p.detach().clone() for p in parameters]
+                try:  # an update is whole and recorded, or it is undone
+                    training.optimizer.step()
+                    if not all(p.isfinite().all() for p in parameters):
+                        raise diverged("the update left the range of the teacher's numbers.")
+                    schedule.step()
+                    training.typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
+                    history.records.append(OuterStep(loss, norm, time.perf_counter() - start))
+                except BaseException:
+                    if len(history) == step:
+                        with torch.no_grad():
+                            torch._foreach_copy_(parameters, before)
+                    raise
                 if validate_every and first and (step + 1) % validate_every == 0:
                     report = evaluate(teacher, student, data, 1, split="validation")
                     history.validation.append((step + 1, report.accuracy.mean))

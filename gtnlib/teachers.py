@@ -9,6 +9,7 @@ baseline. All can be frozen into a `TeachingSet`, which is plain arrays.
 from __future__ import annotations
 
 import inspect
+import io
 import math
 import os
 import zipfile
@@ -16,7 +17,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gtnlib.data import Split
 from gtnlib.errors import DataError, check_choice, check_count, check_labels, check_number
+from gtnlib.files import write_whole
 from gtnlib.students import seeded
 
 CURRICULA = ("learned", "fixed", "fresh")
@@ -348,16 +349,9 @@ class TeachingSet:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an .npz of plain arrays, in one move, so that no half-written file is left."""
-        path = Path(path)
-        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        part = path.with_name(path.name + ".part")
-        try:
-            with open(part, "wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OSError(f"cannot write {path}: {error}. Nothing was changed.") from error
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+        write_whole(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> TeachingSet:

@@ -34,11 +34,15 @@ def tiny():
     return random_split(30, (1, 8, 8), 3, seed=0, dtype=torch.float64)
 
 
-@pytest.fixture(scope="session")
-def toy():
+def toy_data():
     """A data set of float32 images (1, 8, 8) in three classes."""
     parts = [random_split(n, (1, 8, 8), 3, seed=1, dtype=torch.float32) for n in (120, 60, 60)]
     return Dataset("toy", *parts)
+
+
+@pytest.fixture(scope="session")
+def toy():
+    return toy_data()
 
 
 @pytest.fixture(scope="session")

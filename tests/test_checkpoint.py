@@ -3,11 +3,6 @@
 import json
 import os
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
 
 import pytest
@@ -20,6 +15,7 @@ from gtnlib import (
     Unrolled, fit,
 )  # fmt: skip
 from gtnlib.files import read_tensors, write_tensors
+from killing import killed
 
 STUDENT = partial(MLP, widths=(8,), activation="tanh")
 METAGRADS = {
@@ -41,11 +37,11 @@ def generated(curriculum="learned"):
                             num_classes=3)  # fmt: skip
 
 
-def train(make_teacher, make_metagrad, data, path=None, student=STUDENT, **keywords):
+def train(make_teacher, make_metagrad, data, path=None, student=STUDENT, steps=STEPS, **keywords):
     """A new teacher as training left it, and its history."""
     teacher = make_teacher()
     asked = {"seed": 5, "validate_every": 2, "checkpoint": path, "progress": False}
-    history = fit(teacher, make_metagrad(), student, data, STEPS, **{**asked, **keywords})
+    history = fit(teacher, make_metagrad(), student, data, steps, **{**asked, **keywords})
     return teacher, history
 
 
@@ -178,43 +174,17 @@ def test_random_state_is_left_alone(toy, tmp_path):
 
 # ---------------------------------------------------------------- killed
 
-KILLED = """
-import sys, torch
-sys.path[:0] = [{tests!r}]
-torch.set_num_threads(1)
-from conftest import random_split
-from gtnlib import Dataset
-import test_checkpoint
-from test_checkpoint import METAGRADS, generated, train
-test_checkpoint.STEPS = {steps}
-toy = Dataset("toy", *(random_split(n, (1, 8, 8), 3, 1, torch.float32) for n in (120, 60, 60)))
-print("ready", flush=True)
-step = lambda step, *_: print(step, flush=True)
-train(lambda: generated("fresh"), METAGRADS["matching"], toy, {path!r}, checkpoint_seconds=0, callback=step)
-"""
 
-
-def test_killed_at_random_moments_it_ends_like_an_unbroken_run(toy, tmp_path, monkeypatch):
-    """SIGKILL, with a checkpoint written after every step: most of the time is spent writing."""
-    monkeypatch.setattr(sys.modules[__name__], "STEPS", 100)
-    path = tmp_path / "run.safetensors"
-    script = KILLED.format(tests=os.path.dirname(__file__), path=str(path), steps=100)
-    moments, kills = random.Random(0), 0
-    for _ in range(3):
-        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "ready\n"
-            for _ in range(moments.randrange(1, 25)):
-                process.stdout.readline()
-            time.sleep(moments.random() * 0.01)
-            process.send_signal(signal.SIGKILL)
-            process.stdout.read()
-        kills += process.returncode == -signal.SIGKILL
-        if path.exists():
-            assert len(read_tensors(path, "checkpoint")[1]["training"]["records"]) < 100
-    assert kills == 3
-    make_teacher = partial(generated, "fresh")
-    resumed = train(make_teacher, METAGRADS["matching"], toy, path)
-    assert_same(resumed, train(make_teacher, METAGRADS["matching"], toy))
+@pytest.mark.parametrize("method, kills", [("unrolled", 5), ("warm", 5), ("matching", 5)])
+def test_killed_at_random_moments_it_ends_like_an_unbroken_run(method, kills, toy, tmp_path):
+    """SIGKILL, with a checkpoint written after every step, and some of the kills within a write."""
+    path, make_teacher = tmp_path / "run.safetensors", partial(generated, "fresh")
+    found = killed("fit", method, path, kills, 0)
+    assert found["killed"] == kills and found["writing"] >= 1
+    assert os.listdir(tmp_path) == [path.name]
+    resumed = train(make_teacher, METAGRADS[method], toy, path, steps=60,
+                    callback=lambda *_: pytest.fail("it was not finished"))  # fmt: skip
+    assert_same(resumed, train(make_teacher, METAGRADS[method], toy, steps=60))
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])

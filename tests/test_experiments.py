@@ -2,12 +2,7 @@
 
 import copy
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -17,7 +12,9 @@ from gtnlib import DataError, DivergenceError, fit
 from gtnlib.configuration import differences
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation
 from gtnlib.experiments.__main__ import main
+from gtnlib.files import read_tensors
 from gtnlib.records import RECORDED, Record, shipped
+from killing import killed
 
 TOYS = {
     "toy-pixels": Distillation(
@@ -27,6 +24,9 @@ TOYS = {
     "toy-matching": Distillation(
         "toy-matching", "tiny", "PixelTeacher", {"images_per_class": 1, "steps": 2}, "GradientMatching",
         {"real_batch_size": 8}, "MLP", {"widths": [8]}, {"outer_steps": 40}),
+    "toy-long": Distillation(
+        "toy-long", "tiny", "PixelTeacher", {"images_per_class": 1, "steps": 2}, "GradientMatching",
+        {"real_batch_size": 8}, "MLP", {"widths": [8]}, {"outer_steps": 80}, teacher_seeds=2),
     "toy-diverging": Distillation(
         "toy-diverging", "tiny", "PixelTeacher", {"rate": 1e30}, "Unrolled", {}, "MLP", {"widths": [8]},
         {"outer_steps": 3}),
@@ -106,7 +106,7 @@ def test_every_cell_is_there_and_can_be_built(mnist):
 
 def test_list_show_and_table_tell_of_a_record(command, recorded):
     status, out, _ = command("list", folder=recorded)
-    assert status == 0 and [line.split()[1] for line in out.splitlines()] == ["recorded", "-", "-"]
+    assert status == 0 and [line.split()[1] for line in out.splitlines()] == ["recorded", "-", "-", "-"]
     shown = json.loads(command("show", "toy-pixels", folder=recorded)[1])
     assert len(shown["record"]["results"]["test_accuracy"]) == 2
     status, out, _ = command("table", folder=recorded)
@@ -155,44 +155,27 @@ def test_interrupted_runs_end_with_the_same_record(name, stops, command, tmp_pat
     assert (tmp_path / "broken" / f"{name}.json").read_bytes() == before
 
 
-KILLED = """
-import sys, torch
-sys.path[:0] = [{tests!r}]
-torch.set_num_threads(1)
-import gtnlib.experiments.distillation as module
-from conftest import random_split
-from gtnlib import Dataset
-from gtnlib.experiments.__main__ import main
-from test_experiments import TOYS
-toy = Dataset("toy", *(random_split(n, (1, 8, 8), 3, 1, torch.float32) for n in (120, 60, 60)))
-module.load_dataset = lambda name, device: toy
-fit = module.fit
-def printing(*arguments, callback, **keywords):
-    def call(*now):
-        callback(*now)
-        print("step", flush=True)
-    return fit(*arguments, callback=call, checkpoint_seconds=0, **keywords)
-module.fit = printing
-main(["run", "toy-matching", "--out", {out!r}, "--resume", "--device", "cpu"], TOYS)
-"""
+def kept(folder):
+    """Tensors and state of all checkpoints of toy-long, as they are but for the seconds."""
+    for seed in (0, 1):
+        tensors, state = read_tensors(folder / "toy-long.run" / f"teacher-{seed}.safetensors", "checkpoint")
+        for record in state["training"]["records"]:
+            del record[2]
+        yield {name: (t.dtype, t.shape, t.numpy().tobytes()) for name, t in tensors.items()}, state
 
 
-def test_killed_runs_end_with_the_same_record(command, tmp_path):
-    assert command("run", "toy-matching", "--out", tmp_path / "whole")[0] == 0
-    out = tmp_path / "killed"
-    script = KILLED.format(tests=os.path.dirname(__file__), out=str(out))
-    for lines in (3, 11):
-        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True) as process:  # fmt: skip
-            for _ in range(lines):
-                assert process.stdout.readline() == "step\n"
-            time.sleep(0.003)
-            process.send_signal(signal.SIGKILL)
-            process.stdout.read()
-        assert process.returncode == -signal.SIGKILL and not (out / "toy-matching.json").exists()
-    assert command("run", "toy-matching", "--out", out, "--resume")[0] == 0
-    records = [Record.load(folder / "toy-matching.json") for folder in (tmp_path / "whole", out)]
-    assert numbers(records[0]) == numbers(records[1])
+def test_killed_at_random_moments_it_ends_with_the_same_record(command, tmp_path):
+    whole, out, name = tmp_path / "whole", tmp_path / "killed", "toy-long"
+    found = killed("run", out, 20, 0)
+    assert found["killed"] == 20 and found["writing"] >= 5
+    assert command("run", name, "--out", whole)[0] == 0
+    for one, other in zip(kept(whole), kept(out), strict=True):
+        assert one == other
+    assert numbers(Record.load(whole / f"{name}.json")) == numbers(Record.load(out / f"{name}.json"))
+    contents = [read_tensors(folder / f"{name}.safetensors", "teacher") for folder in (whole, out)]
+    assert contents[0][1] == contents[1][1]
+    assert all(torch.equal(t, contents[1][0][key]) for key, t in contents[0][0].items())
+    assert not list(out.rglob("*.part"))
 
 
 @pytest.mark.parametrize("left", ["toy-pixels.json", "toy-pixels.safetensors", "toy-pixels.run"])

@@ -26,7 +26,7 @@ BELOW = {
     "inner": {"errors", "students"},
     "compiled": {"students"},
     "stacked": {"inner", "students"},
-    "teachers": {"errors", "data", "students"},
+    "teachers": {"errors", "files", "data", "students"},
     "metagrad.base": {"data", "inner"},
     "metagrad.unrolled": {"errors", "data", "inner", "students", "metagrad.base"},
     "metagrad.implicit": {"errors", "data", "inner", "students", "metagrad.base"},

@@ -34,3 +34,7 @@ class MetaGradient:
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn) -> Tensor:
         """The call, given what was drawn."""
         raise NotImplementedError
+
+    def trouble(self) -> str | None:
+        """Why the gradient of the last call, though finite, is worthless, and what to change; or None."""
+        return None

@@ -22,6 +22,10 @@ from gtnlib.errors import DivergenceWarning, check_count, check_number
 from gtnlib.inner import StudentRun, loss_gradient, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
 
+GROWN = 1e6  # a series whose last term is so many times its first has nothing to do with the inverse
+CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or train the student closer to a "
+        "minimum.")  # fmt: skip
+
 
 class Implicit(MetaGradient):
     """The implicit function theorem, its inverse Hessian by a Neumann series.
@@ -91,6 +95,12 @@ class Implicit(MetaGradient):
             pull_back({x: -mixed / len(steps)})
         return loss
 
+    def trouble(self) -> str | None:
+        grown = self.diagnostics.get("terms", [0])[-1]
+        if grown <= GROWN:
+            return None
+        return f"the Neumann series grew to {grown:.3g} times its first term. {CURE}"
+
     def _draw(self, teacher, generator: torch.Generator) -> list[int]:
         """Steps whose batches make up the inner loss f."""
         distinct = teacher.batches
@@ -118,8 +128,7 @@ class Implicit(MetaGradient):
         if norms[0].isfinite() and not terms[-1] <= 1:
             warnings.warn(
                 f"the Neumann series diverges: its term {self.neumann_terms} is {terms[-1]:.3g} "
-                f"times the first, at scale {float(scale):.3g}. Use scale='auto' or a smaller one, "
-                "more damping or weight decay, or train the student closer to a minimum.",
+                f"times the first, at scale {float(scale):.3g}. {CURE}",
                 DivergenceWarning,
                 stacklevel=4,
             )
