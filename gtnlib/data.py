@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtnlib.errors import DataError, check_choice, check_count, check_labels
+from gtnlib.errors import DataError, check_choice, check_count, check_kind, check_labels, check_path
 
 VALIDATION_SIZE = 10_000
 MNIST_SHA256 = "d155132ebfd1a04355b4ecaea33a5a8d0ef7737640a24b2808e8b4ffc71daa4c"
@@ -47,6 +47,18 @@ def default_device() -> torch.device:
     return torch.device("cuda" if rank is None else f"cuda:{rank}")
 
 
+def check_device(name: str, value: str | torch.device) -> torch.device:
+    """The device, if it can be used here."""
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name} is {value!r}, but it cannot be used here: {reason}") from None
+    return device
+
+
 @dataclass(frozen=True)
 class Split:
     """Images and labels of one part of a data set.
@@ -60,7 +72,7 @@ class Split:
     num_classes: int = 10
 
     def __post_init__(self):
-        check_labels(self.images, self.labels, self.num_classes)
+        check_labels(self.images, self.labels, check_count("num_classes", self.num_classes))
         order = torch.argsort(self.labels, stable=True)
         counts = torch.bincount(self.labels, minlength=self.num_classes)
         object.__setattr__(self, "_order", order)
@@ -77,7 +89,7 @@ class Split:
 
     def to(self, device) -> Split:
         """The same split on another device (itself if it is there already)."""
-        device = torch.device(device)
+        device = check_device("device", device)
         if self.device.type == device.type and device.index in (None, self.device.index):
             return self
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -111,6 +123,10 @@ class Split:
     ) -> tuple[Tensor, Tensor]:
         """What `sample` would draw, as indices (n,) and labels (n,): a batch that needs no room."""
         n = check_count("n", n)
+        if generator is not None:
+            check_kind("generator", generator, torch.Generator)
+        if labels is not None:
+            check_kind("labels", labels, Tensor)
         if labels is None:
             if self._missing:
                 raise ValueError(f"cannot balance classes: none of class {self._missing[0]} here.")
@@ -134,6 +150,19 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+
+    def __post_init__(self):
+        for part in ("train", "validation", "test"):
+            split = getattr(self, part)
+            if split is None and part != "train":
+                continue  # a part that nothing may look at
+            check_kind(part, split, Split)
+            kind = tuple(split.images.shape[1:]), split.num_classes
+            if kind != (self.shape, self.num_classes):
+                raise ValueError(
+                    f"{part} has {kind[1]} classes of images {kind[0]}, but train has {self.num_classes} "
+                    f"of {self.shape}."
+                )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -188,7 +217,9 @@ def load_dataset(
     DataError: a file is missing, damaged, or cannot be downloaded.
     """
     check_choice("name", name, STATISTICS)
-    device = torch.device(device) if device is not None else default_device()
+    device = check_device("device", device) if device is not None else default_device()
+    if root is not None:
+        check_path("root", root)
     folder = Path(root or os.environ.get("GTNLIB_DATA") or Path.home() / ".cache" / "gtnlib")
     if name == "mnist":
         arrays = _read_shipped_mnist(resources.files("gtnlib") / "mnist.npz")

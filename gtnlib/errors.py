@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 
 class DataError(RuntimeError):
@@ -49,7 +51,7 @@ def check_count(name: str, value: int, minimum: int = 1) -> int:
 
 def check_number(name: str, value: float, minimum: float, below: float = float("inf")) -> float:
     """Return `value` if it is a number with `minimum` <= value < `below`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not minimum <= value < below:
         upper = "" if below == float("inf") else f" and below {below:g}"
@@ -57,8 +59,56 @@ def check_number(name: str, value: float, minimum: float, below: float = float("
     return float(value)
 
 
+def check_seed(value: int) -> int:
+    """Return `value` if it can seed a torch generator."""
+    if check_count("seed", value, 0) >= 2**63:
+        raise ValueError(f"seed is {value}, but must be below 2**63.")
+    return int(value)
+
+
+def check_kind(name: str, value, kind: type, hint: str = ""):
+    """Return `value` if it is an instance of `kind`."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name} must be a {kind.__name__}, got {given}.{hint}")
+    return value
+
+
+def check_path(name: str, value):
+    """Return `value` if it names a file; a number would be taken for an open one."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {value!r}.")
+    return value
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return `shape` as (channels, height, width)."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"shape must be (channels, height, width), got {shape!r}.")
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (channels, height, width), got {tuple(shape)}.")
+    channels, height, width = (check_count("every entry of shape", n) for n in shape)
+    return channels, height, width
+
+
+def check_widths(widths: Sequence[int], minimum: int = 1) -> Sequence[int]:
+    """Return `widths` if it lists at least `minimum` whole numbers."""
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"widths must be a sequence of whole numbers, got {widths!r}.")
+    if len(widths) < minimum:
+        raise ValueError(f"widths is empty, but must list at least {minimum} block.")
+    return [check_count("widths", n) for n in widths]
+
+
 def check_labels(images, labels, num_classes: int) -> None:
     """Check a batch of images (N, C, H, W) and its labels (N,), each in 0 … num_classes − 1."""
+    for name, value in (("images", images), ("labels", labels)):
+        if not hasattr(value, "dtype") or not hasattr(value, "device"):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}.")
+    if not images.dtype.is_floating_point:
+        raise TypeError(f"images must be floating point, got {images.dtype}.")
+    if labels.device != images.device:
+        raise ValueError(f"labels are on {labels.device}, but images on {images.device}.")
     if images.ndim != 4:
         raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
     if labels.ndim != 1 or len(labels) != len(images):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gtnlib.data import Dataset, Split
-from gtnlib.errors import check_choice, check_count
-from gtnlib.inner import sgd
+from gtnlib.errors import check_choice, check_count, check_kind
+from gtnlib.inner import check_parameters, sgd
 from gtnlib.stacked import StackedStudent
 from gtnlib.students import FlatStudent, derive_seed, make_student, structure
 from gtnlib.teachers import TeachingSet
@@ -58,6 +58,12 @@ def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 10
 
     One fraction per student for a `StackedStudent` and w (S, P).
     """
+    check_kind("student", student, FlatStudent, " FlatStudent(module) makes one.")
+    check_kind("split", split, Split)
+    check_parameters(student, w)
+    check_count("batch_size", batch_size)
+    if not len(split):
+        raise ValueError("split is empty: there is nothing to classify.")
     right = 0
     for x, y in zip(split.images.split(batch_size), split.labels.split(batch_size)):
         right = right + (student.compute(logits, (w,), (x,)).argmax(-1) == y).sum(-1)
@@ -95,8 +101,13 @@ def evaluate(
     -------
     Report with .accuracy (.mean, .std, .values), .steps and .curves (seeds, len(steps)).
     """
-    images = getattr(data, check_choice("split", split, ("train", "validation", "test")))
-    seeds = range(check_count("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
+    check_choice("split", split, ("train", "validation", "test"))
+    images = getattr(check_kind("data", data, Dataset, " load_dataset(…) makes one."), split)
+    if isinstance(teacher, type) or not hasattr(teacher, "teaching_set"):
+        raise TypeError(f"teacher must be a teacher or a TeachingSet, got {teacher!r}.")
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+        seeds = range(check_count("seeds", seeds))
+    seeds = [check_count("every one of seeds", seed, 0) for seed in seeds]
     if not len(seeds):
         raise ValueError("seeds is empty: give at least one.")
     steps = teacher.steps if steps is None else check_count("steps", steps)
@@ -169,6 +180,12 @@ def best_rate(
     teacher_at: function from a rate to a teacher, for instance
         lambda rate: RealTeacher(data.train, steps=10, batch_size=100, rate=rate)
     """
+    if isinstance(teacher_at, (type, torch.nn.Module)) or not callable(teacher_at):
+        raise TypeError(f"teacher_at must be a function from a rate to a teacher, got {teacher_at!r}.")
+    if not isinstance(rates, Sequence) or isinstance(rates, str):
+        raise TypeError(f"rates must be a sequence of numbers, got {rates!r}.")
+    if not rates:
+        raise ValueError("rates is empty: give at least one.")
     scores = {rate: evaluate(teacher_at(rate), student, data, seeds, steps, "validation").accuracy.mean
               for rate in rates}  # fmt: skip
     return max(scores, key=scores.get)

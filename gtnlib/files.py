@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from gtnlib.errors import DataError
+from gtnlib.errors import DataError, check_path
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
@@ -23,7 +23,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
     It is written beside its place (NAME.part), forced to the disk, and moved. Raises OSError, with
     the old file as it was, if the folder cannot be written to or the disk is full.
     """
-    path = Path(path)
+    path = Path(check_path("path", path))
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,7 @@ def read_tensors(path: str | os.PathLike, kind: str) -> tuple[dict[str, Tensor],
 
     Raises DataError if the file is damaged or anything else, FileNotFoundError if there is none.
     """
+    check_path("path", path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}

@@ -14,15 +14,16 @@ from gtnlib.checkpoint import Checkpoint, Training
 from gtnlib.compiled import CompiledStudent, worthwhile
 from gtnlib.configuration import built, teacher_of
 from gtnlib.data import Dataset
-from gtnlib.errors import DivergenceError, check_choice, check_count, check_number
+from gtnlib.errors import DivergenceError, check_count, check_kind, check_number, check_seed
 from gtnlib.evaluate import evaluate
 from gtnlib.history import History, OuterStep
 from gtnlib.inner import StudentRun
+from gtnlib.metagrad.base import MetaGradient
 from gtnlib.precision import autocast_dtype, tensor_cores
 from gtnlib.progress import progress_bar
 from gtnlib.ranks import Ranks
 from gtnlib.stacked import stacked
-from gtnlib.students import FlatStudent, derive_seed, make_student
+from gtnlib.students import FlatStudent, check_student, derive_seed, make_student
 
 
 def fit(
@@ -101,12 +102,19 @@ def fit(
     check_number("final_rate", final_rate, 0)
     if clip is not None and check_number("clip", clip, 0) == 0:
         raise ValueError("clip is 0, but must be positive or None.")
-    if not hasattr(teacher, "parameter_groups"):
+    check_kind("data", data, Dataset, " load_dataset(…) makes one.")
+    check_student(student)
+    check_seed(seed)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function or None, got {callback!r}.")
+    if isinstance(teacher, type) or not hasattr(teacher, "parameter_groups"):
         raise TypeError(
             f"teacher must be a PixelTeacher or GeneratorTeacher, got {type(teacher).__name__}."
         )
-    if isinstance(metagrad, type) or not callable(metagrad):
+    if not isinstance(metagrad, MetaGradient):
         raise TypeError(f"metagrad must be an instance such as Unrolled(), got {metagrad!r}.")
+    if teacher.log_rate.dtype != data.train.images.dtype:
+        raise TypeError(f"teacher is {teacher.log_rate.dtype}, but data is {data.train.images.dtype}.")
     if tuple(teacher.shape) != data.shape or teacher.num_classes != data.num_classes:
         raise ValueError(
             f"the teacher makes {teacher.num_classes} classes of images {teacher.shape}, but "
@@ -114,8 +122,8 @@ def fit(
         )
     if validate_every is not None:
         check_count("validate_every", validate_every)
-    if not isinstance(compile, bool):
-        check_choice("compile", compile, ("auto",))
+    if not isinstance(compile, bool) and compile != "auto":
+        raise ValueError(f"compile is {compile!r}, but must be True, False or 'auto'.")
     ranks = Ranks(data.device)
     if students_per_step % ranks.count:
         raise ValueError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gtnlib.errors import check_count, check_kind
 from gtnlib.students import FlatStudent
 
 
@@ -26,6 +27,13 @@ def loss_gradient(student, w, x, y) -> tuple[Tensor, Tensor]:
     return student.gradient_and_loss(w, x, y)
 
 
+def check_parameters(student: FlatStudent, w: Tensor) -> None:
+    """Raise unless w holds the student's parameters, for several students in rows."""
+    check_kind("w", w, Tensor)
+    if w.shape[-1:] != (student.size,):
+        raise ValueError(f"w must hold the student's {student.size} parameters, got shape {tuple(w.shape)}.")
+
+
 def inner_step(
     student: FlatStudent,
     w: Tensor,
@@ -41,6 +49,7 @@ def inner_step(
 
     Shapes: w and m (P,); x (B, C, H, W); y (B,); rate η and momentum μ are 0-d. Returns new w, m.
     """
+    check_parameters(check_kind("student", student, FlatStudent), w)
     return student.compute(sgd, (w, m), (*batch, rate, momentum, weight_decay))
 
 
@@ -59,15 +68,18 @@ class StudentRun:
 
     @classmethod
     def start(cls, student: FlatStudent) -> StudentRun:
-        w = student.initial()
+        w = check_kind("student", student, FlatStudent, " FlatStudent(module) makes one.").initial()
         return cls(student, w, torch.zeros_like(w))
 
 
 @torch.no_grad()
 def train_student(teacher, run: StudentRun, steps: int) -> StudentRun:
     """Take `steps` inner steps on the teacher's batches, in place; nothing is recorded for autograd."""
+    check_kind("run", run, StudentRun, " StudentRun.start(FlatStudent(module)) makes one.")
+    if isinstance(teacher, type) or not hasattr(teacher, "reader"):
+        raise TypeError(f"teacher must be a teacher that is trained, or a TeachingSet, got {teacher!r}.")
     batch_at = teacher.reader()
-    for _ in range(steps):
+    for _ in range(check_count("steps", steps, 0)):
         batch, (rate, momentum) = batch_at(run.t), teacher.rates(run.t)
         run.w, run.m = inner_step(
             run.student, run.w, run.m, batch, rate, momentum, teacher.weight_decay

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from gtnlib.errors import DataError
+from gtnlib.errors import DataError, check_path
 from gtnlib.files import fill, read_tensors, write_tensors, write_whole
 from gtnlib.teachers import Generator, GeneratorTeacher, PixelTeacher
 
@@ -65,6 +65,7 @@ class Record:
     @classmethod
     def load(cls, path: str | os.PathLike) -> Record:
         """Read what `save` wrote. Raises DataError for anything else, FileNotFoundError for nothing."""
+        check_path("path", path)
         try:
             record = cls(**json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse))
             record._check()

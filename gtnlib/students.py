@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value
 
-from gtnlib.errors import check_choice, check_count
+from gtnlib.errors import check_choice, check_count, check_kind, check_shape, check_widths
 
 NORMS = ("none", "instance", "batch", "group")
 ACTIVATIONS = {
@@ -47,11 +47,8 @@ def make_activation(name: str) -> nn.Module:
 
 
 def _check_shape(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
-    if len(shape) != 3:
-        raise ValueError(f"shape must be (channels, height, width), got {tuple(shape)}.")
     check_count("num_classes", num_classes, 2)
-    channels, height, width = (check_count("every entry of shape", n) for n in shape)
-    return channels, height, width
+    return check_shape(shape)
 
 
 class MLP(nn.Sequential):
@@ -61,8 +58,8 @@ class MLP(nn.Sequential):
         channels, height, width = _check_shape(shape, num_classes)
         layers: list[nn.Module] = [nn.Flatten()]
         size = channels * height * width
-        for n in widths:
-            layers += [nn.Linear(size, check_count("widths", n)), make_activation(activation)]
+        for n in check_widths(widths, 0):
+            layers += [nn.Linear(size, n), make_activation(activation)]
             size = n
         super().__init__(*layers, nn.Linear(size, num_classes))
 
@@ -144,7 +141,7 @@ class ResNet(nn.Sequential):
     def __init__(self, shape=(1, 28, 28), num_classes=10, widths=(16, 32, 64), norm="group",
                  activation="relu"):  # fmt: skip
         channels, _, _ = _check_shape(shape, num_classes)
-        first = check_count("widths", widths[0])
+        first = check_widths(widths)[0]
         layers: list[nn.Module] = [nn.Conv2d(channels, first, 3, padding=1, bias=False),
                                    make_norm(norm, first), make_activation(activation)]  # fmt: skip
         for i, n in enumerate(widths):
@@ -159,7 +156,7 @@ class VGG(nn.Sequential):
     def __init__(self, shape=(1, 28, 28), num_classes=10, widths=(16, 32, 64), norm="group",
                  pooling="max", activation="relu"):  # fmt: skip
         channels, height, columns = _check_shape(shape, num_classes)
-        if min(height, columns) < 2 ** len(widths):
+        if min(height, columns) < 2 ** len(check_widths(widths)):
             raise ValueError(f"{len(widths)} blocks pool a {height} × {columns} image away.")
         pool = POOLINGS[check_choice("pooling", pooling, POOLINGS)]
         layers: list[nn.Module] = []
@@ -185,6 +182,9 @@ class FlatStudent:
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None = None):
+        check_kind("module", module, nn.Module)
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise TypeError(f"dtype must be a torch.dtype or None, got {dtype!r}.")
         stateful = [name for name, _ in module.named_buffers()]
         if stateful:
             raise ValueError(
@@ -343,6 +343,22 @@ def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
         return build()
 
 
+def check_student(student) -> None:
+    """Raise unless `student` is a class or function, or a list of them."""
+    if isinstance(student, Sequence) and not isinstance(student, str):
+        if not student:
+            raise ValueError("student is an empty list.")
+        for one in student:
+            check_student(one)
+    elif isinstance(student, nn.Module):
+        raise TypeError(
+            "student must build a fresh network at every call: pass a class or a function, such as "
+            "ConvNet or lambda: ConvNet(width=64), not one network."
+        )
+    elif not callable(student):
+        raise TypeError(f"student must be a class or function that builds a network, got {student!r}.")
+
+
 def make_student(
     student: Callable[..., nn.Module] | Sequence[Callable[..., nn.Module]],
     shape: Sequence[int],
@@ -357,17 +373,10 @@ def make_student(
         keywords `shape` and `num_classes` are passed to those that take them.
     seed: decides the draw and the initialisation.
     """
-    if isinstance(student, Sequence) and not isinstance(student, str):
-        if not student:
-            raise ValueError("student is an empty list.")
+    check_student(student)
+    check_count("num_classes", num_classes, 2)
+    if isinstance(student, Sequence):
         student = student[derive_seed("architecture", seed) % len(student)]
-    if isinstance(student, nn.Module):
-        raise TypeError(
-            "student must build a fresh network at every call: pass a class or a function, such as "
-            "ConvNet or lambda: ConvNet(width=64), not one network."
-        )
-    if not callable(student):
-        raise TypeError(f"student must be a class or function that builds a network, got {student!r}.")
     known = inspect.signature(student).parameters
     wanted = {"shape": tuple(shape), "num_classes": num_classes}
     keywords = {name: value for name, value in wanted.items() if name in known}

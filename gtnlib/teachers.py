@@ -23,7 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from gtnlib.data import Split
-from gtnlib.errors import DataError, check_choice, check_count, check_labels, check_number
+from gtnlib.errors import (
+    DataError, check_choice, check_count, check_kind, check_labels, check_number, check_path, check_seed,
+    check_shape,
+)  # fmt: skip
 from gtnlib.files import write_whole
 from gtnlib.students import seeded
 
@@ -70,9 +73,7 @@ class Teacher(nn.Module):
 
     def __init__(self, shape, num_classes, steps, rate, momentum, learn_rates, weight_decay):
         super().__init__()
-        self.shape = tuple(check_count("every entry of shape", n) for n in shape)
-        if len(self.shape) != 3:
-            raise ValueError(f"shape must be (channels, height, width), got {tuple(shape)}.")
+        self.shape = check_shape(shape)
         self.num_classes = check_count("num_classes", num_classes, 2)
         self.steps = check_count("steps", steps)
         rate, momentum, self.weight_decay = check_sgd(rate, momentum, weight_decay)
@@ -148,7 +149,7 @@ class PixelTeacher(Teacher):
         batch_size = count if batch_size is None else check_count("batch_size", batch_size)
         if batch_size > count:
             raise ValueError(f"batch_size is {batch_size}, but there are only {count} images.")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_seed(seed))
         self.images = nn.Parameter(torch.randn(count, *self.shape, generator=generator))
         self.register_buffer("labels", torch.arange(count) % num_classes)
         self.register_buffer("order", torch.arange(steps * batch_size).view(steps, -1) % count)
@@ -157,6 +158,7 @@ class PixelTeacher(Teacher):
     @torch.no_grad()
     def start_from(self, split: Split, generator: torch.Generator | None = None) -> PixelTeacher:
         """Replace the noise by random real images of the right classes; returns the teacher."""
+        check_kind("split", split, Split, " Pass, for instance, data.train.")
         if tuple(split.images.shape[1:]) != self.shape:
             raise ValueError(
                 f"the teacher's images are {self.shape}, the data's {tuple(split.images.shape[1:])}."
@@ -184,11 +186,12 @@ class Generator(nn.Module):
 
     def __init__(self, noise_size=64, shape=(1, 28, 28), num_classes=10, hidden=512, channels=32):
         super().__init__()
-        image_channels, height, width = shape
+        image_channels, height, width = check_shape(shape)
         if height % 4 or width % 4:
             raise ValueError(f"Generator needs height and width divisible by 4, got {shape}.")
         self.num_classes = num_classes
         check_count("channels", channels, 2)
+        check_count("hidden", hidden)
 
         def norm(kind, n):
             return kind(n, track_running_stats=False)
@@ -240,10 +243,12 @@ class GeneratorTeacher(Teacher):
         self.curriculum = check_choice("curriculum", curriculum, CURRICULA)
         self.batches = batches
         size = (batches, check_count("batch_size", batch_size, 2), check_count("noise_size", noise_size))
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(check_seed(seed)))
         self.noise = nn.Parameter(noise, requires_grad=curriculum == "learned")
         self.register_buffer("labels", torch.arange(noise[..., 0].numel()).view(size[:2]) % num_classes)
-        self.generator = generator or seeded(
+        if generator is not None:
+            check_kind("generator", generator, nn.Module)
+        self.generator = generator if generator is not None else seeded(
             lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed
         )
 
@@ -284,6 +289,7 @@ class RealTeacher:
 
     def __init__(self, split: Split, steps, batch_size, images=None, rate=0.05, momentum=0.9,
                  weight_decay=0.0):  # fmt: skip
+        check_kind("split", split, Split, " Pass, for instance, data.train.")
         self.split, self.steps = split, check_count("steps", steps)
         self.batch_size = check_count("batch_size", batch_size)
         self.images = steps * batch_size if images is None else check_count("images", images)
@@ -315,6 +321,9 @@ class TeachingSet:
     weight_decay: float = 0.0
 
     def __post_init__(self):
+        for name in ("images", "labels", "order", "rate", "momentum"):
+            check_kind(name, getattr(self, name), Tensor)
+        check_number("weight_decay", self.weight_decay, 0)
         if not self.labels.numel():
             raise ValueError("labels is empty: a teaching set needs at least one image.")
         check_labels(self.images, self.labels, 1 + int(self.labels.max()))
@@ -357,6 +366,7 @@ class TeachingSet:
     def load(cls, path: str | os.PathLike) -> TeachingSet:
         """Read what `save` or `Teacher.export` wrote. Raises DataError if it is anything else."""
         names = [field.name for field in fields(cls)]
+        check_path("path", path)
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 values = [torch.from_numpy(file[name]) for name in names[:-1]]

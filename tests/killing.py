@@ -103,8 +103,6 @@ def broken(train, folder, kills, moments):
 
 
 def experiment(tell):
-    from test_experiments import TOYS
-
     fit = module.fit
 
     def telling(*arguments, callback, **keywords):
@@ -122,8 +120,6 @@ def experiment(tell):
 
 
 def fitting(tell):
-    from test_checkpoint import METAGRADS, generated, train
-
     method, path = sys.argv[2:4]
     train(lambda: generated("fresh"), METAGRADS[method], toy_data(), path, checkpoint_seconds=0,
           callback=tell, steps=60)  # fmt: skip
@@ -140,6 +136,10 @@ def killed(*arguments):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    import torch._dynamo  # Adam will: now, not once per fork
+    from test_checkpoint import METAGRADS, generated, train
+    from test_experiments import TOYS
+
     *_, kills, seed = sys.argv
     folder = Path(sys.argv[2]) if sys.argv[1] == "run" else Path(sys.argv[3]).parent
     with open(os.devnull, "w") as silence:

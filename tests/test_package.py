@@ -39,7 +39,7 @@ BELOW = {
     "files": {"errors"},
     "checkpoint": {"errors", "files", "configuration", "history", "inner", "students"},
     "fit": {"errors", "progress", "ranks", "precision", "configuration", "history", "checkpoint",
-            "data", "inner", "students", "compiled", "stacked", "metagrad", "evaluate"},
+            "data", "inner", "students", "compiled", "stacked", "metagrad", "metagrad.base", "evaluate"},
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from gtnlib.data import default_device
+from gtnlib.data import check_device, default_device
 from gtnlib.errors import DataError, DivergenceError, check_choice
 from gtnlib.evaluate import Statistic
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Experiment
@@ -73,13 +73,7 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
 def _device(name: str | None) -> torch.device:
     if name is None:
         return default_device()
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device is {name!r}, but it cannot be used here: {reason}") from None
-    return device
+    return check_device("--device", name)
 
 
 def _list(experiments, folder: Path) -> int:
