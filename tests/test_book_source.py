@@ -46,6 +46,10 @@ def notebook_problems(notebook: dict, keys: set[str]) -> list[str]:
     first = source(code[0]) if code else ""
     if "pip install" not in first or not re.search("import gtnlib|find_spec", first):
         problems.append("its first code cell does not install gtnlib where it is missing")
+    address = '"gtnlib @ git+https://github.com/gtn-book/gtn-book"'
+    installs = re.findall(r"(?:pip|conda|apt|curl|wget)\b[^\n]*", "\n".join(map(source, code)))
+    if any(line not in [f"pip install --quiet {address}"] for line in installs):
+        problems.append("it installs something from elsewhere than the project's own address")
     for cell in cells:
         problems += [f"{p}: {source(cell)[:60]!r}" for p in cell_problems(cell)]
         problems += text_problems(source(cell), keys)
@@ -126,7 +130,8 @@ def good_notebook() -> dict:
 
     figure = {"image": {"alt": "A line that rises from left to right."},
               "figure": {"name": "fig-line", "caption": "A line."}}  # fmt: skip
-    install = "try:\n    import gtnlib\nexcept ImportError:\n    %pip install gtnlib"
+    install = "try:\n    import gtnlib\nexcept ImportError:\n    %pip install --quiet "
+    install += '"gtnlib @ git+https://github.com/gtn-book/gtn-book"'
     return {
         "metadata": {"kernelspec": {"name": "python3"}},
         "cells": [cell("markdown", "# A title\nafter {cite:t}`wang2018`"), cell("code", install),
@@ -140,6 +145,7 @@ BREAKS = {
     "no title": lambda n: n["cells"].pop(0),
     "number in title": lambda n: n["cells"][0].update(source=["# 1 A title"]),
     "no install cell": lambda n: n["cells"].pop(1),
+    "foreign install": lambda n: n["cells"][2].update(source=["%pip install https://example.org/x.whl"]),
     "output": lambda n: n["cells"][2].update(outputs=[{"output_type": "stream"}]),
     "execution count": lambda n: n["cells"][2].update(execution_count=3),
     "raises": lambda n: n["cells"][2]["metadata"].update(tags=["raises-exception"]),
