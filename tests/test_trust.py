@@ -220,7 +220,7 @@ import torch
 torch.set_num_threads(1)
 torch.manual_seed(int(sys.argv[1]))
 from conftest import toy_data
-from test_checkpoint import METAGRADS, pixels, train
+from test_checkpoint import METAGRADS, generated, pixels, train
 for name, make in METAGRADS.items():
     for teacher in (pixels, generated, lambda: generated("fresh")):
         trained, history = train(teacher, make, toy_data())
@@ -236,7 +236,7 @@ def test_every_method_repeats_in_a_fresh_process():
         done = subprocess.run([sys.executable, "-c", AGAIN, seed], capture_output=True, text=True, check=True,
                               env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": seed})  # fmt: skip
         said.append(done.stdout)
-    assert said[0] == said[1] and len(set(said[0].splitlines())) == 12
+    assert said[0] == said[1] and len(set(said[0].splitlines())) == 12, said
 
 
 # ---------------------------------------------------------------- no pickle
