@@ -89,7 +89,8 @@ def test_a_record_that_cannot_be_written_is_one_error(tmp_path):
 
 
 def test_the_place_of_a_run_is_named():
-    assert device_name(CPU).endswith(f"{torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    assert device_name(CPU).endswith("1 thread" if threads == 1 else f"{threads} threads")
     assert versions()["torch"] == torch.__version__ and set(versions()) == {"python", "torch", "gtnlib"}
     assert 10 < peak_memory_mb(CPU) < 1e6
 
