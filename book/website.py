@@ -94,11 +94,13 @@ def draw_tiles(ax, svg, corner, scale) -> None:
     """The rounded squares of a drawing, by its fill and opacity."""
     for rect in svg.iter(f"{SVG}rect"):
         color = rect.get("fill", "#5b8fc4")
-        ax.add_patch(box(rect, corner, scale, fc=color, ec="none", alpha=float(rect.get("opacity", 1))))
+        alpha = float(rect.get("opacity", 1))
+        ax.add_patch(box(rect, corner, scale, fc=color, ec="none", alpha=alpha))
 
 
 def box(rect, corner, scale, **style) -> FancyBboxPatch:
-    x, y, width, height, radius = (scale * float(rect.get(k)) for k in ("x", "y", "width", "height", "rx"))
+    names = "x", "y", "width", "height", "rx"
+    x, y, width, height, radius = (scale * float(rect.get(name)) for name in names)
     return FancyBboxPatch((corner[0] + x, corner[1] + y), width, height,
                           f"round,pad=0,rounding_size={radius}", **style)  # fmt: skip
 

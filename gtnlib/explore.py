@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from gtnlib.students import ConvNet, FlatStudent, derive_seed, make_student
 COLORS = (BLUE, ORANGE, GREEN, GREY)
 
 
-def explore_student(teachers: dict, data: Dataset, student=ConvNet, images: int = 2000, shown: int = 4):
+def explore_student(teachers: dict, data: Dataset, student=ConvNet, images=2000, shown=4):
     """Choose a teacher, a number of steps and a factor for its rates; train a fresh student.
 
     Every press of the button trains one student more, with a seed of its own. To begin with, every
@@ -43,17 +44,20 @@ def explore_student(teachers: dict, data: Dataset, student=ConvNet, images: int 
 
     if not teachers:
         raise ValueError("teachers is empty: give at least one, by name.")
-    split = Split(data.validation.images[:images], data.validation.labels[:images], data.num_classes)
+    images = slice(images)
+    split = Split(data.validation.images[images], data.validation.labels[images], data.num_classes)
     longest = max(teacher.steps for teacher in teachers.values())
     teacher = Dropdown(options=list(teachers), description="teacher")
     steps = IntSlider(teachers[teacher.value].steps, 1, 3 * longest, description="steps",
                       continuous_update=False)  # fmt: skip
     factor = FloatLogSlider(1.0, min=-1, max=1, step=0.1, description="rates ×",
                             continuous_update=False)  # fmt: skip
-    button, picture, curves, seeds = Button(description="Train a student"), HTML(), [], iter(range(10**9))
+    button, picture = Button(description="Train a student"), HTML()
+    curves, seeds = [], itertools.count()
 
     def train(name: str, length: int, times: float) -> None:
-        marks, values = learning_curve(teachers[name], data, student, split, length, times, next(seeds))
+        seed = next(seeds)
+        marks, values = learning_curve(teachers[name], data, student, split, length, times, seed)
         label = f"{name}, {length} steps" + (f", rates × {times:.2g}" if times != 1 else "")
         curves.append((label, marks, values))
         del curves[:-shown]
@@ -86,7 +90,7 @@ def explore_neumann(hessian, v, terms: int = 20, share: float = 0.4, most: int =
 
     hessian, v = np.asarray(hessian, float), np.asarray(v, float)
     if hessian.shape != (2, 2) or v.shape != (2,):
-        raise ValueError(f"H and v must have shapes (2, 2) and (2,), got {hessian.shape} and {v.shape}.")
+        raise ValueError(f"H must be (2, 2) and v (2,), but they are {hessian.shape} and {v.shape}.")
     eigenvalues = np.linalg.eigvalsh(hessian)
     if not np.allclose(hessian, hessian.T) or eigenvalues[0] <= 0:
         raise ValueError("H must be symmetric with positive eigenvalues.")
@@ -104,7 +108,7 @@ def explore_neumann(hessian, v, terms: int = 20, share: float = 0.4, most: int =
     return _explorer([count, scale], picture)
 
 
-def learning_curve(teacher, data: Dataset, student, split: Split, steps: int, factor: float, seed: int):
+def learning_curve(teacher, data: Dataset, student, split: Split, steps, factor, seed):
     """Accuracy of a fresh student along so many steps, the teacher's rates times `factor`."""
     generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
     lesson = teacher.teaching_set(generator)
@@ -138,7 +142,7 @@ def draw_curves(curves) -> str:
     ax.set(xlabel="inner step", ylabel="validation accuracy (%)", ylim=(0, 100))
     ax.legend(loc="lower right", fontsize=9)
     ends = "; ".join(f"{label}: {100 * values[-1]:.1f} %" for label, _, values in curves)
-    return _image(figure, f"Validation accuracy of students against the inner step, at the end {ends}.")
+    return _image(figure, f"Validation accuracy against the inner step; at the end, {ends}.")
 
 
 def draw_sums(hessian: np.ndarray, v: np.ndarray, path: np.ndarray, share: float) -> str:
@@ -159,10 +163,12 @@ def draw_sums(hessian: np.ndarray, v: np.ndarray, path: np.ndarray, share: float
     right.semilogy(errors, color=BLUE)
     right.plot(len(path) - 1, errors[-1], "o", color=ORANGE)
     right.minorticks_off()
-    right.set(xlabel="terms $K$", ylabel="relative error", ylim=(min(1e-3, errors.min() / 2), max(2, 2 * errors.max())),
+    limits = min(1e-3, errors.min() / 2), max(2, 2 * errors.max())
+    right.set(xlabel="terms $K$", ylabel="relative error", ylim=limits,
               title=rf"$\alpha = {share:.3g}/\lambda_{{\max}}$: error {errors[-1]:.2g}")  # fmt: skip
-    return _image(figure, f"Partial sums of the Neumann series with {len(path) - 1} terms after the first "
-                  f"at scale {share:.3g} over the largest eigenvalue; their relative error is {errors[-1]:.2g}.")  # fmt: skip
+    return _image(figure, f"Partial sums of the Neumann series with {len(path) - 1} terms after "
+                          f"the first, at scale {share:.3g} over the largest eigenvalue; their "
+                          f"relative error is {errors[-1]:.2g}.")  # fmt: skip
 
 
 def _image(figure: Figure, alt: str) -> str:
