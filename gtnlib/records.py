@@ -148,7 +148,8 @@ def device_name(device: torch.device) -> str:
     if cpuinfo.exists():
         found = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = found[0].partition(":")[2].strip() if found else model
-    return f"{model}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def commit() -> str:

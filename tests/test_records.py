@@ -13,7 +13,8 @@ from gtnlib import MLP, DataError, GeneratorTeacher, PixelTeacher, evaluate
 from gtnlib import records as module
 from gtnlib.files import read_tensors, write_tensors
 from gtnlib.records import (
-    Record, commit, device_name, load_teacher, peak_memory_mb, rounded, save_teacher, shipped, versions,
+    RECORDED, Record, commit, device_name, load_teacher, peak_memory_mb, rounded, save_teacher, shipped,
+    versions,
 )  # fmt: skip
 from gtnlib.teachers import Generator
 
@@ -88,7 +89,8 @@ def test_a_record_that_cannot_be_written_is_one_error(tmp_path):
 
 
 def test_the_place_of_a_run_is_named():
-    assert device_name(CPU).endswith(f"{torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    assert device_name(CPU).endswith("1 thread" if threads == 1 else f"{threads} threads")
     assert versions()["torch"] == torch.__version__ and set(versions()) == {"python", "torch", "gtnlib"}
     assert 10 < peak_memory_mb(CPU) < 1e6
 
@@ -196,3 +198,12 @@ def test_reading_knows_json_and_safetensors_only():
     for file in ("files", "checkpoint", "records"):
         text = (module.RECORDED.parent / f"{file}.py").read_text(encoding="utf-8")
         assert "pickle" not in text and "torch.load" not in text and "torch.save" not in text
+
+
+def test_shipped_benchmarks_hold_every_method_at_every_length():
+    record = Record.load(RECORDED / "benchmarks" / "cpu.json")
+    lengths = [str(steps) for steps in record.configuration["steps"]]
+    assert {"higher", "TorchOpt", "Unrolled", "Implicit", "GradientMatching"} <= set(record.results["seconds"])
+    for name, row in record.results["seconds"].items():
+        assert list(row) == list(record.results["megabytes"][name]) == lengths, name
+        assert all(values and min(values) > 0 for values in row.values())

@@ -5,10 +5,10 @@
 
 Every method gets the same teacher, the same student, the same real images, and the same loss: on 256
 real images after the last inner step. Times: for every T one fresh process, in which the methods take
-turns; the median, and half the distance between the quartiles. Memory: a fresh process for every method
-and T; what one outer step (the second, after warm-up) adds to the resident memory that the process had
-with data and teacher loaded, and, in brackets, that baseline. Compiled methods include the compiler, which
-stays in memory once it was used. A peer that is not installed is left out.
+turns; the median, and half the distance between the quartiles. Memory: fresh processes for every method
+and T; what the peak of resident memory over two outer steps is above that of the process with data and
+teacher loaded, and, in brackets, that baseline; the median over the processes. Compiled methods include
+the compiler at work, whose peak varies. A peer that is not installed is left out.
 """
 
 import argparse
@@ -250,6 +250,11 @@ def table(title: str, rows: dict[str, dict[int, str]], steps: list[int]) -> str:
     return "\n".join(lines)
 
 
+def above(processes: list[dict]) -> list[float]:
+    """Peak above the baseline, of every process."""
+    return [round(one["peak"] - one["baseline"], 1) for one in processes]
+
+
 def as_record(args, started: str, seconds: float, times: dict, memory: dict) -> Record:
     """The measurements in the form of the records of experiments, by method and T."""
     names = list(next(iter(times.values()))["seconds"])
@@ -264,10 +269,9 @@ def as_record(args, started: str, seconds: float, times: dict, memory: dict) -> 
                         for n in names},
             "difference": {n: {str(t): times[t]["error"][n] for t in args.steps if n in times[t]["error"]}
                            for n in [*names, "float64"]},
-            "megabytes": {n: {str(t): m["peak"] - m["baseline"] for t, m in row.items()}
-                          for n, row in memory.items()},
-            "baseline_megabytes": {n: {str(t): m["baseline"] for t, m in row.items()}
-                                   for n, row in memory.items()},
+            "megabytes": {n: {str(t): above(m) for t, m in row.items()} for n, row in memory.items()},
+            "baseline_megabytes": {n: {str(t): [round(one["baseline"], 1) for one in m]
+                                       for t, m in row.items()} for n, row in memory.items()},
         },
     )  # fmt: skip
 
@@ -276,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], metavar="T")
     parser.add_argument("--rounds", type=int, default=7, help="timed turns per method")
+    parser.add_argument("--processes", type=int, default=1, help="per measurement of memory")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", action="append", metavar="METHOD", help="repeat for several")
@@ -292,7 +297,8 @@ def main() -> None:
     names = list(wanted(Setting(1, args.device), args.only))
     times = {t: fresh_process(args, "times", t, args.only) for t in args.steps}
     memory = {} if args.no_memory else {
-        name: {t: fresh_process(args, "memory", t, [name]) for t in args.steps} for name in names
+        name: {t: [fresh_process(args, "memory", t, [name]) for _ in range(args.processes)]
+               for t in args.steps} for name in names
     }  # fmt: skip
 
     def cell(t, name):
@@ -315,7 +321,7 @@ def main() -> None:
     tables.append(table("difference from autograd in float32", {n: e for n, e in errors.items() if e},
                         args.steps))  # fmt: skip
     if memory:
-        cells = {n: {t: f"{m['peak'] - m['baseline']:.0f} ({m['baseline']:.0f})" for t, m in row.items()}
+        cells = {n: {t: f"{statistics.median(above(m)):.0f} ({m[0]['baseline']:.0f})" for t, m in row.items()}
                  for n, row in memory.items()}  # fmt: skip
         tables.append(table("peak MiB above (baseline)", cells, args.steps))
     print("\n".join(tables))
