@@ -177,5 +177,5 @@ def test_auto_asks_how_long_the_fit_will_be(toy, no_kernels, monkeypatch):
 
 
 def test_other_words_for_compile_are_refused(toy):
-    with pytest.raises(ValueError, match="compile is 'yes', but must be one of auto"):
+    with pytest.raises(ValueError, match="compile is 'yes', but must be True, False or 'auto'"):
         fit(pixels().float(), Unrolled(), SMALL, toy, 1, compile="yes")

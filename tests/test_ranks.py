@@ -40,12 +40,9 @@ def work(rank, folder):
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     torch.save(learn(seed=rank), f"{folder}/{rank}.pt")  # rank 0's teacher is the one that counts
     with pytest.raises(ValueError, match="students_per_step is 1, but must be a multiple of the 2"):
-        fit(PixelTeacher(), Unrolled(), MLP, EmptyData, 1)
+        blank = Split(torch.zeros(10, 1, 28, 28), torch.arange(10))
+        fit(PixelTeacher(), Unrolled(), MLP, Dataset("blank", blank, blank, blank), 1)
     dist.destroy_process_group()
-
-
-class EmptyData:
-    name, shape, num_classes, device = "none", (1, 28, 28), 10, torch.device("cpu")
 
 
 def test_two_processes_equal_one_with_both_students(tmp_path):
