@@ -142,8 +142,16 @@ def test_a_refused_call_leaves_no_checkpoint(tmp_path):
 # ---------------------------------------------------------------- stopping
 
 
+@pytest.fixture
+def ctrl_c():
+    """Raises KeyboardInterrupt at SIGINT, also in a process that was started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_ctrl_c_within_an_update_undoes_it(moment, toy, monkeypatch):
+def test_ctrl_c_within_an_update_undoes_it(moment, toy, monkeypatch, ctrl_c):
     step, calls, states = torch.optim.Adam.step, [], []
 
     def interrupted(self, *arguments):
