@@ -70,8 +70,7 @@ class Training:
             tensors[f"student.{i}.w"], tensors[f"student.{i}.m"] = run.w.detach(), run.m.detach()
             students.append({"birth": self.births[i], "t": run.t, "updates": run.updates})
         state = {
-            "records": [list(record) for record in self.history.records],
-            "validation": [list(pair) for pair in self.history.validation],
+            "records": list(self.history.records), "validation": list(self.history.validation),
             "typical": self.typical, "born": self.born, "compiled": self.compiled,
             "students": students,
         }  # fmt: skip

@@ -231,7 +231,7 @@ def fit(
                 before = [p.detach().clone() for p in parameters]
                 try:  # an update is whole and recorded, or it is undone
                     training.optimizer.step()
-                    if not all(p.isfinite().all() for p in parameters):
+                    if not torch.stack([p.isfinite().all() for p in parameters]).all():
                         raise diverged("the update left the range of the teacher's numbers.")
                     schedule.step()
                     training.typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
