@@ -15,9 +15,8 @@ import torch
 
 from gtnlib.data import check_device, default_device
 from gtnlib.errors import DataError, DivergenceError, check_choice
-from gtnlib.evaluate import Statistic
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Experiment
-from gtnlib.experiments.distillation import accuracies
+from gtnlib.experiments.distillation import accuracies, pooled
 from gtnlib.records import RECORDED, Record, shipped
 
 COMMAND = "python -m gtnlib.experiments"
@@ -132,8 +131,7 @@ def _check(experiment: Experiment, context: Context, students: int) -> int:
 def _result(record: Record) -> str:
     """Accuracy over all students of all teachers."""
     each = accuracies(record)
-    values = tuple(v for teacher in each for v in teacher.values)
-    return f"{record.name}: {Statistic(values)} over {len(each)} × {len(each[0].values)} students"
+    return f"{record.name}: {pooled(each)} over {len(each)} × {len(each[0].values)} students"
 
 
 def _table(experiments, folder: Path) -> int:
@@ -147,7 +145,7 @@ def _table(experiments, folder: Path) -> int:
             images = f"{per_class} per class" if per_class else f"{record.results['images']} generated"
             peak = "?" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
             rows.append((
-                name, images, str(Statistic(tuple(v for s in each for v in s.values))),
+                name, images, str(pooled(each)),
                 f"{len(each)} × {len(each[0].values)}", peak, f"{record.seconds:.0f}",
                 str(record.results["outer_steps"]),
             ))  # fmt: skip

@@ -187,6 +187,11 @@ def accuracies(record: Record) -> list[Statistic]:
     return [Statistic(v) for v in values]
 
 
+def pooled(each: list[Statistic]) -> Statistic:
+    """Over the students of all teachers."""
+    return Statistic(tuple(value for teacher in each for value in teacher.values))
+
+
 def _check_arguments(name: str, given: Mapping, function, own: tuple = ()) -> None:
     """Raise unless `given` is a table whose keys are arguments of `function`, but not those in `own`."""
     if not isinstance(given, Mapping):
