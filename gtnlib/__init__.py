@@ -10,6 +10,7 @@ Two teachers (pixels, a generator), three meta-gradients (unrolled, implicit, gr
     report = evaluate(teacher, student=ConvNet, data=mnist, seeds=5)
 """
 
+from gtnlib.architectures import Architecture, sample_architectures
 from gtnlib.data import Dataset, Split, default_device, load_dataset
 from gtnlib.errors import DataError, DivergenceError, DivergenceWarning
 from gtnlib.evaluate import Report, Statistic, accuracy, best_rate, evaluate
@@ -17,15 +18,17 @@ from gtnlib.fit import fit
 from gtnlib.history import History, OuterStep
 from gtnlib.inner import StudentRun, inner_step, train_student
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
-from gtnlib.students import MLP, VGG, ConvNet, FlatStudent, LeNet, ResNet, make_student
+from gtnlib.students import MLP, VGG, AlexNet, ConvNet, FlatStudent, LeNet, ResNet, make_student
 from gtnlib.teachers import GeneratorTeacher, PixelTeacher, RealTeacher, TeachingSet
+from gtnlib.vit import VisionTransformer
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "MLP", "VGG", "ConvNet", "DataError", "Dataset", "DivergenceError", "DivergenceWarning",
-    "FlatStudent", "GeneratorTeacher", "GradientMatching", "History", "Implicit", "LeNet",
-    "OuterStep", "PixelTeacher", "RealTeacher", "Report", "ResNet", "Split", "Statistic",
-    "StudentRun", "TeachingSet", "Unrolled", "accuracy", "best_rate", "default_device", "evaluate",
-    "fit", "inner_step", "load_dataset", "make_student", "train_student",
+    "MLP", "VGG", "AlexNet", "Architecture", "ConvNet", "DataError", "Dataset", "DivergenceError",
+    "DivergenceWarning", "FlatStudent", "GeneratorTeacher", "GradientMatching", "History", "Implicit",
+    "LeNet", "OuterStep", "PixelTeacher", "RealTeacher", "Report", "ResNet", "Split", "Statistic",
+    "StudentRun", "TeachingSet", "Unrolled", "VisionTransformer", "accuracy", "best_rate",
+    "default_device", "evaluate", "fit", "inner_step", "load_dataset", "make_student",
+    "sample_architectures", "train_student",
 ]  # fmt: skip

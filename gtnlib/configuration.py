@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 
 import torch
 from torch import nn
@@ -14,7 +15,8 @@ from torch import nn
 def plain(value):
     """A stand-in of JSON values only: equal for what is built alike, different where that shows.
 
-    A class or function is its name, a `functools.partial` its parts, a network its layers' shapes.
+    A class or function is its name, a `functools.partial` or dataclass its parts, a network its
+    layers' shapes.
     What a lambda does cannot be seen: two of them in the same function look alike.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -26,6 +28,9 @@ def plain(value):
     if isinstance(value, nn.Module):
         shapes = {name: list(tensor.shape) for name, tensor in value.state_dict().items()}
         return {"class": type(value).__name__, **shapes}
+    if is_dataclass(value) and not isinstance(value, type):
+        known = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {"class": type(value).__name__, **known}
     if isinstance(value, (torch.dtype, torch.device)):
         return str(value)
     if isinstance(value, Sequence):

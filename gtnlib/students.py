@@ -46,7 +46,7 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[check_choice("activation", name, ACTIVATIONS)]()
 
 
-def _check_shape(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
+def check_shapes(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
     check_count("num_classes", num_classes, 2)
     return check_shape(shape)
 
@@ -55,7 +55,7 @@ class MLP(nn.Sequential):
     """Fully connected layers of the given widths."""
 
     def __init__(self, shape=(1, 28, 28), num_classes=10, widths=(128,), activation="relu"):
-        channels, height, width = _check_shape(shape, num_classes)
+        channels, height, width = check_shapes(shape, num_classes)
         layers: list[nn.Module] = [nn.Flatten()]
         size = channels * height * width
         for n in check_widths(widths, 0):
@@ -68,7 +68,7 @@ class LeNet(nn.Sequential):
     """Two 5×5 convolutions (6 and 16 channels), then 120 and 84 units (LeCun et al. 1998)."""
 
     def __init__(self, shape=(1, 28, 28), num_classes=10, activation="relu", pooling="avg"):
-        channels, height, width = _check_shape(shape, num_classes)
+        channels, height, width = check_shapes(shape, num_classes)
         rows, columns = (height // 2 - 4) // 2, (width // 2 - 4) // 2
         if min(rows, columns) < 1:
             raise ValueError(f"LeNet needs images of at least 12 × 12, got {height} × {width}.")
@@ -99,7 +99,7 @@ class ConvNet(nn.Sequential):
 
     def __init__(self, shape=(1, 28, 28), num_classes=10, width=(16, 32), depth=None,
                  norm="instance", pooling="avg", activation="relu"):  # fmt: skip
-        channels, height, columns = _check_shape(shape, num_classes)
+        channels, height, columns = check_shapes(shape, num_classes)
         if not isinstance(width, Sequence):
             width = [width] * check_count("depth", 2 if depth is None else depth)
         elif depth not in (None, len(width)):
@@ -140,7 +140,7 @@ class ResNet(nn.Sequential):
 
     def __init__(self, shape=(1, 28, 28), num_classes=10, widths=(16, 32, 64), norm="group",
                  activation="relu"):  # fmt: skip
-        channels, _, _ = _check_shape(shape, num_classes)
+        channels, _, _ = check_shapes(shape, num_classes)
         first = check_widths(widths)[0]
         layers: list[nn.Module] = [nn.Conv2d(channels, first, 3, padding=1, bias=False),
                                    make_norm(norm, first), make_activation(activation)]  # fmt: skip
@@ -155,7 +155,7 @@ class VGG(nn.Sequential):
 
     def __init__(self, shape=(1, 28, 28), num_classes=10, widths=(16, 32, 64), norm="group",
                  pooling="max", activation="relu"):  # fmt: skip
-        channels, height, columns = _check_shape(shape, num_classes)
+        channels, height, columns = check_shapes(shape, num_classes)
         if min(height, columns) < 2 ** len(check_widths(widths)):
             raise ValueError(f"{len(widths)} blocks pool a {height} × {columns} image away.")
         pool = POOLINGS[check_choice("pooling", pooling, POOLINGS)]
@@ -167,6 +167,32 @@ class VGG(nn.Sequential):
                 channels = n
             layers.append(pool(2))
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+
+class AlexNet(nn.Sequential):
+    """A small AlexNet (Krizhevsky et al. 2012) for small images, as in Zhao et al. (2021).
+
+    Five convolutions, two of 5×5 and three of 3×3, with 2×2 pooling after the first, second and
+    fifth; then one linear layer. `norm` stands in for local response normalisation, which the
+    original has; its dropout is left out.
+    """
+
+    def __init__(self, shape=(1, 28, 28), num_classes=10, widths=(16, 24, 32, 24, 24), norm="group",
+                 pooling="max", activation="relu"):  # fmt: skip
+        channels, height, columns = check_shapes(shape, num_classes)
+        if len(widths) != 5:
+            raise ValueError(f"AlexNet has five convolutions, but widths lists {len(widths)}.")
+        if min(height, columns) < 8:
+            raise ValueError(f"AlexNet needs images of at least 8 × 8, got {height} × {columns}.")
+        pool = POOLINGS[check_choice("pooling", pooling, POOLINGS)]
+        layers: list[nn.Module] = []
+        for n, size, pooled in zip(widths, (5, 5, 3, 3, 3), (True, True, False, False, True)):
+            layers += [nn.Conv2d(channels, check_count("widths", n), size, padding=size // 2),
+                       make_norm(norm, n), make_activation(activation)]  # fmt: skip
+            layers += [pool(2)] if pooled else []
+            channels = n
+        head = nn.Linear(channels * (height // 8) * (columns // 8), num_classes)
+        super().__init__(*layers, nn.Flatten(), head)
 
 
 class FlatStudent:

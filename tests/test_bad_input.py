@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gtnlib import (
-    MLP, VGG, ConvNet, Dataset, FlatStudent, GeneratorTeacher, GradientMatching, Implicit, LeNet,
-    PixelTeacher, RealTeacher, ResNet, Split, TeachingSet, Unrolled, evaluate, fit, load_dataset,
-    make_student,
+    MLP, VGG, AlexNet, ConvNet, Dataset, FlatStudent, GeneratorTeacher, GradientMatching, Implicit,
+    LeNet, PixelTeacher, RealTeacher, ResNet, Split, TeachingSet, Unrolled, VisionTransformer, evaluate,
+    fit, load_dataset, make_student,
 )  # fmt: skip
 from gtnlib.data import class_names
 from gtnlib.students import make_activation, make_norm
@@ -94,6 +94,14 @@ COUNTS = [
          lambda: VGG(widths=[4] * 5), "VGG too deep"),
     case(ValueError, "at least 12 × 12, got 8 × 8",
          lambda: LeNet(shape=(1, 8, 8)), "LeNet too small"),
+    case(ValueError, "at least 8 × 8, got 4 × 4", lambda: AlexNet(shape=(1, 4, 4)), "AlexNet too small"),
+    case(ValueError, "five convolutions, but widths lists 2", lambda: AlexNet(widths=(4, 4)),
+         "AlexNet widths"),
+    case(ValueError, "patches of 5 × 5 do not tile a 28 × 28 image",
+         lambda: VisionTransformer(patch=5), "patches"),
+    case(ValueError, "width is 30, which 4 heads do not divide",
+         lambda: VisionTransformer(width=30), "heads"),
+    case(ValueError, "depth is 0", lambda: VisionTransformer(depth=0), "transformer depth"),
     case(ValueError, "widths is 0", lambda: MLP(widths=(0,)), "widths"),
     case(ValueError, "divisible by 4, got .1, 30, 28",
          lambda: Generator(shape=(1, 30, 28)), "generator"),

@@ -10,8 +10,9 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import vmap
 
-from gtnlib import MLP, VGG, ConvNet, FlatStudent, LeNet, ResNet, make_student
+from gtnlib import MLP, VGG, AlexNet, ConvNet, FlatStudent, LeNet, ResNet, VisionTransformer, make_student
 from gtnlib.students import ACTIVATIONS, NORMS, POOLINGS, derive_seed
+from gtnlib.vit import Attention
 
 SHAPE, CLASSES = (1, 16, 16), 3
 
@@ -24,6 +25,9 @@ STUDENTS = {
     **{f"resnet-{n}": partial(ResNet, widths=(4, 6), norm=n) for n in NORMS},
     **{f"vgg-{n}": partial(VGG, widths=(4, 6), norm=n) for n in NORMS},
     "vgg-avg": partial(VGG, widths=(4, 6), pooling="avg"),
+    **{f"alexnet-{n}": partial(AlexNet, widths=(3, 4, 4, 4, 3), norm=n) for n in NORMS},
+    "alexnet-avg": partial(AlexNet, widths=(3, 4, 4, 4, 3), pooling="avg"),
+    "transformer": partial(VisionTransformer, width=6, depth=2, heads=2),
     **{f"mlp-{a}": partial(MLP, widths=(7, 5), activation=a) for a in ACTIVATIONS},
 }  # fmt: skip
 every_student = pytest.mark.parametrize("build", STUDENTS.values(), ids=STUDENTS.keys())
@@ -127,11 +131,38 @@ def test_batch_norm_uses_the_batch_at_hand_in_training_and_evaluation(batch):
     assert not torch.allclose(module(batch[0])[:2], module(batch[0][:2]))
 
 
-@pytest.mark.parametrize("build", [MLP, LeNet, ConvNet, ResNet, VGG])
+@pytest.mark.parametrize("build", [MLP, LeNet, ConvNet, ResNet, VGG, AlexNet, VisionTransformer])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=["mnist", "cifar"])
 def test_every_class_takes_shape_and_classes_by_keyword(build, shape):
     assert {"shape", "num_classes"} <= inspect.signature(build).parameters.keys()
     assert build(shape=shape, num_classes=7)(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+def test_alexnet_pools_after_the_first_second_and_fifth_convolution():
+    conv, pool = nn.Conv2d, nn.MaxPool2d
+    layers = [type(layer) for layer in AlexNet(SHAPE, CLASSES) if isinstance(layer, (conv, pool))]
+    assert layers == [conv, pool, conv, pool, conv, conv, conv, pool]
+
+
+def test_the_transformer_attends_as_torch_does(batch):
+    """One layer of attention against F.scaled_dot_product_attention, head by head."""
+    attention = Attention(width=6, heads=2).double()
+    x = noise_like(torch.empty(3, 5, 6, dtype=torch.float64))
+    q, k, v = (attention.inputs(x).view(3, 5, 3, 2, 3)[:, :, i].transpose(1, 2) for i in range(3))
+    heads = F.scaled_dot_product_attention(q, k, v)
+    wanted = attention.output(torch.cat([heads[:, 0], heads[:, 1]], -1))
+    torch.testing.assert_close(attention(x), wanted)
+
+
+def test_the_transformer_knows_where_a_patch_lies():
+    """Without positions it could not: the mean of the tokens does not depend on their order."""
+    module = VisionTransformer((1, 8, 8), CLASSES).double()
+    x = noise_like(torch.empty(2, 1, 8, 8, dtype=torch.float64))
+    swapped = torch.cat([x[:, :, 4:], x[:, :, :4]], 2)
+    assert not torch.allclose(module(x), module(swapped))
+    with torch.no_grad():
+        module[0].positions.zero_()
+    torch.testing.assert_close(module(x), module(swapped))
 
 
 # ---------------------------------------------------------------- fresh students

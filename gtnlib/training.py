@@ -1,0 +1,179 @@
+"""Training of any network by an optimiser of torch, on a teacher's batches or on real data.
+
+`fit` and `evaluate` train students by the pure inner step, since that is what a meta-gradient goes
+through. What is only measured, here, takes the usual road: `torch.optim.SGD` or Adam.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtnlib.data import Dataset, Split
+from gtnlib.errors import check_choice, check_count, check_number
+from gtnlib.evaluate import accuracy, check_fit
+from gtnlib.students import FlatStudent, derive_seed, make_student
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    optimizer: "sgd" or "adam".
+    rate: learning rate; None for the rates, momenta and weight decay that the teacher prescribes
+        for each step, which only SGD can follow.
+    steps: default as many as the teacher has. Beyond them the teacher starts over.
+    momentum: of SGD. weight_decay: of either. Both only with a `rate`.
+    cosine: let the rate fall to zero along half a cosine.
+    """
+
+    optimizer: str = "sgd"
+    rate: float | None = None
+    steps: int | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    cosine: bool = False
+
+    def __post_init__(self):
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        if self.steps is not None:
+            check_count("steps", self.steps)
+        check_number("momentum", self.momentum, 0, below=1)
+        check_number("weight_decay", self.weight_decay, 0)
+        if self.rate is None:
+            if self.optimizer == "adam" or self.cosine:
+                raise ValueError("rate is None, but only SGD at a constant rate can follow a teacher's.")
+        elif check_number("rate", self.rate, 0) == 0:
+            raise ValueError("rate is 0, but must be positive.")
+
+
+class Stream:
+    """All images of a split, shuffled anew for every pass: a `teacher` for full training.
+
+    Batch t is a function of the seed and t. A last batch of fewer images is left out of every pass.
+    `steps` is one pass.
+    """
+
+    def __init__(self, split: Split, batch_size: int = 128, seed: int = 0):
+        self.split, self.batch_size, self.seed = split, check_count("batch_size", batch_size), seed
+        self.steps = len(split) // batch_size
+        if not self.steps:
+            raise ValueError(f"batch_size is {batch_size}, but there are only {len(split)} images.")
+        self._pass, self._order = None, None
+
+    def teaching_set(self, generator: torch.Generator | None = None) -> Stream:
+        """The same images in an order that `generator` decides."""
+        seed = self.seed if generator is None else generator.initial_seed()
+        return Stream(self.split, self.batch_size, seed)
+
+    def to(self, device) -> Stream:
+        return Stream(self.split.to(device), self.batch_size, self.seed)
+
+    def batch(self, t: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B,) of step t."""
+        now, row = divmod(t, self.steps)
+        if now != self._pass:
+            generator = torch.Generator().manual_seed(derive_seed("pass", self.seed, now))
+            order = torch.randperm(len(self.split), generator=generator)
+            self._pass, self._order = now, order.to(self.split.device)
+        index = self._order[row * self.batch_size : (row + 1) * self.batch_size]
+        return self.split.images[index], self.split.labels[index]
+
+
+def train(module: nn.Module, lessons, recipe: Recipe) -> int:
+    """Train `module` in place on batches t = 0, 1, … of a TeachingSet or Stream; returns the steps.
+
+    With SGD and the teacher's rates this is the inner step of `fit` and `evaluate`. Values that are
+    not finite stop nothing: such a network simply knows nothing.
+    """
+    steps = recipe.steps or lessons.steps
+    if recipe.rate is not None:
+        decay = recipe.weight_decay
+        fall = [0.5 + 0.5 * math.cos(math.pi * t / steps) if recipe.cosine else 1.0 for t in range(steps)]
+        rates = [(recipe.rate * factor, recipe.momentum) for factor in fall]
+    elif hasattr(lessons, "rates"):
+        decay = lessons.weight_decay
+        rates = list(zip(lessons.rate.tolist(), lessons.momentum.tolist()))
+    else:
+        raise ValueError("rate is None, but real data prescribes none: give one.")
+    parameters = list(module.parameters())
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(parameters, rates[0][0], weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(parameters, *rates[0], weight_decay=decay)
+    group = optimizer.param_groups[0]
+    for t in range(steps):
+        rate, momentum = rates[t % len(rates)]
+        group["lr"] = rate
+        if recipe.optimizer == "sgd":
+            group["momentum"] = momentum
+        x, y = lessons.batch(t)
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    return steps
+
+
+@dataclass(frozen=True)
+class Score:
+    """What networks of one kind are worth after training, one value per seed.
+
+    accuracy: by split, fractions. seconds: of training alone. steps: that each of them took.
+    """
+
+    accuracy: dict[str, tuple[float, ...]]
+    seconds: tuple[float, ...]
+    steps: int
+
+
+def score(
+    teacher,
+    student: Callable[..., nn.Module],
+    data: Dataset,
+    recipe: Recipe,
+    seeds: int | Sequence[int] = 1,
+    splits: Sequence[str] = ("validation",),
+) -> Score:
+    """Train fresh networks on what the teacher teaches and measure them on real images.
+
+    Parameters
+    ----------
+    teacher: any that `evaluate` takes, or a Stream of real images.
+    student: class, function, Architecture, or list of them, as for `evaluate`.
+    seeds: how many networks, or their seeds; those of `evaluate` give the networks and the draws
+        of images of `evaluate`.
+    splits: where to measure them.
+    """
+    seeds = range(check_count("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
+    if not len(seeds):
+        raise ValueError("seeds is empty: give at least one.")
+    for name in splits:
+        check_choice("splits", name, ("train", "validation", "test"))
+    values: dict[str, list[float]] = {name: [] for name in splits}
+    seconds, steps = [], 0
+    for seed in seeds:
+        module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
+        module = module.to(data.device)
+        generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
+        lessons = teacher.teaching_set(generator).to(data.device)
+        if not isinstance(lessons, Stream):
+            check_fit(lessons, data)
+        began = time.perf_counter()
+        steps = train(module, lessons, recipe)
+        if data.device.type == "cuda":
+            torch.cuda.synchronize(data.device)
+        seconds.append(time.perf_counter() - began)
+        trained = FlatStudent(module)
+        for name in splits:
+            values[name].append(accuracy(trained, trained.initial(), getattr(data, name)))
+    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps)
