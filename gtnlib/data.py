@@ -94,6 +94,12 @@ class Split:
             return self
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
+    def first(self, n: int) -> Split:
+        """The first n images. ValueError if there are fewer."""
+        if check_count("n", n) > len(self):
+            raise ValueError(f"n is {n}, but there are only {len(self)} images.")
+        return replace(self, images=self.images[:n], labels=self.labels[:n])
+
     def sample(
         self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

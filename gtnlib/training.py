@@ -143,6 +143,7 @@ def score(
     recipe: Recipe,
     seeds: int | Sequence[int] = 1,
     splits: Sequence[str] = ("validation",),
+    images: int | None = None,
 ) -> Score:
     """Train fresh networks on what the teacher teaches and measure them on real images.
 
@@ -152,13 +153,16 @@ def score(
     student: class, function, Architecture, or list of them, as for `evaluate`.
     seeds: how many networks, or their seeds; those of `evaluate` give the networks and the draws
         of images of `evaluate`.
-    splits: where to measure them.
+    splits: where to measure them. images: on so many of each; default all.
     """
     seeds = range(check_count("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
     if not len(seeds):
         raise ValueError("seeds is empty: give at least one.")
     for name in splits:
         check_choice("splits", name, ("train", "validation", "test"))
+    measured = {name: getattr(data, name) for name in splits}
+    if images is not None:
+        measured = {name: part.first(images) for name, part in measured.items()}
     values: dict[str, list[float]] = {name: [] for name in splits}
     seconds, steps = [], 0
     for seed in seeds:
@@ -174,6 +178,6 @@ def score(
             torch.cuda.synchronize(data.device)
         seconds.append(time.perf_counter() - began)
         trained = FlatStudent(module)
-        for name in splits:
-            values[name].append(accuracy(trained, trained.initial(), getattr(data, name)))
+        for name, split in measured.items():
+            values[name].append(accuracy(trained, trained.initial(), split))
     return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps)

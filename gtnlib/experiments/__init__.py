@@ -4,7 +4,10 @@
 """
 
 from gtnlib.experiments.base import Check, Context, Experiment
+from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.distillation import Distillation
+from gtnlib.experiments.lessons import Lessons
+from gtnlib.experiments.search import Search
 from gtnlib.experiments.settings import EXPERIMENTS
 
-__all__ = ["EXPERIMENTS", "Check", "Context", "Distillation", "Experiment"]
+__all__ = ["EXPERIMENTS", "Check", "Comparison", "Context", "Distillation", "Experiment", "Lessons", "Search"]

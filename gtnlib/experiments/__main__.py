@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     device(run)
     run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     run.add_argument("--resume", action="store_true", help="go on with what lies in DIR")
+    run.add_argument("--workers", type=int, default=1, metavar="N",
+                     help="processes for a comparison or search, by joblib; default: 1")  # fmt: skip
     check = command("check", "train fresh students on the recorded teacher and compare")
     device(check)
     check.add_argument("--out", type=Path, default=None, metavar="DIR", help="default: the shipped records")
@@ -62,8 +64,10 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
         if asked.command == "show":
             return _show(experiment, folder)
         if asked.command == "run":
-            return _run(experiment, Context(asked.out, _device(asked.device)), asked.resume)
-        return _check(experiment, Context(asked.out or folder, _device(asked.device)), asked.students)
+            context = Context(asked.out, _device(asked.device), teachers=folder, workers=asked.workers)
+            return _run(experiment, context, asked.resume)
+        context = Context(asked.out or folder, _device(asked.device), teachers=folder)
+        return _check(experiment, context, asked.students)
     except (ValueError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -94,9 +98,9 @@ def _show(experiment: Experiment, folder: Path) -> int:
 def _run(experiment: Experiment, context: Context, resume: bool) -> int:
     name, folder = experiment.name, context.folder
     again = f"{COMMAND} run {name} --out {folder} --resume"
-    files = experiment.record_path(folder), experiment.teacher_path(folder), experiment.work_folder(folder)
+    files, work = experiment.files(folder), experiment.work_folder(folder)
     if not resume:
-        for path in files:
+        for path in [*files, work]:
             if path.exists():
                 raise ValueError(f"{path} exists. Go on with it by --resume, or choose another --out.")
     elif files[0].exists():
@@ -110,9 +114,9 @@ def _run(experiment: Experiment, context: Context, resume: bool) -> int:
         return 130
     except DivergenceError as error:
         done = 0 if error.history is None else len(error.history)
-        print(f"diverged after {done} good outer steps, which {files[2]} holds: {error}", file=sys.stderr)
+        print(f"diverged after {done} good outer steps, which {work} holds: {error}", file=sys.stderr)
         return 1
-    print(f"{_result(record)}\nwritten to {files[0]} and {files[1]}")
+    print(f"{experiment.summary(record)}\nwritten to {' and '.join(map(str, files))}")
     return 0
 
 
@@ -128,18 +132,15 @@ def _check(experiment: Experiment, context: Context, students: int) -> int:
     return 0 if outcome.passed else 1
 
 
-def _result(record: Record) -> str:
-    """Accuracy over all students of all teachers."""
-    each = accuracies(record)
-    return f"{record.name}: {pooled(each)} over {len(each)} × {len(each[0].values)} students"
-
-
 def _table(experiments, folder: Path) -> int:
-    """One row per shipped distillation record."""
+    """One row per shipped distillation record, and a line for every other."""
     rows = [("experiment", "images", "test accuracy", "teachers × students", "peak MB", "seconds", "steps")]
+    lines = []
     for name in shipped(folder):
-        if isinstance(experiments.get(name), Distillation):
-            record = Record.load(folder / f"{name}.json")
+        record = Record.load(folder / f"{name}.json")
+        if not isinstance(experiments.get(name), Distillation):
+            lines.append(experiments[name].summary(record) if name in experiments else f"{name}: unknown")
+        else:
             each = accuracies(record)
             per_class = record.configuration.get("teacher_args", {}).get("images_per_class")
             images = f"{per_class} per class" if per_class else f"{record.results['images']} generated"
@@ -152,7 +153,8 @@ def _table(experiments, folder: Path) -> int:
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    if len(rows) == 1:
+    print(*lines, sep="\n", end="\n" if lines else "")
+    if len(rows) + len(lines) == 1:
         print(f"no record is shipped yet; make one with `{COMMAND} run NAME`")
     return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,18 +12,24 @@ import torch
 
 from gtnlib.configuration import differences, plain
 from gtnlib.data import default_device
-from gtnlib.errors import DataError
+from gtnlib.errors import DataError, check_choice
 from gtnlib.files import write_whole
-from gtnlib.records import Record, now, peak_memory_mb
+from gtnlib.records import RECORDED, Record, now, peak_memory_mb
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where an experiment runs: its output folder, the device, and whether to show progress."""
+    """Where an experiment runs: its output folder, the device, and whether to show progress.
+
+    teachers: folder of the recorded teachers it needs. workers: processes, where there are many
+    measurements.
+    """
 
     folder: Path
     device: torch.device = field(default_factory=default_device)
     progress: bool = True
+    teachers: Path = RECORDED
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,10 @@ class Experiment:
         """Measure again, with seeds that the record does not contain, and compare."""
         raise NotImplementedError
 
+    def summary(self, record: Record) -> str:
+        """The result in one line."""
+        raise NotImplementedError
+
     def configuration(self) -> dict:
         """All of it as plain JSON values."""
         return plain({"kind": type(self).__name__, **asdict(self)})
@@ -62,6 +74,10 @@ class Experiment:
 
     def teacher_path(self, folder: Path) -> Path:
         return folder / f"{self.name}.safetensors"
+
+    def files(self, folder: Path) -> list[Path]:
+        """What a finished run has written."""
+        return [self.record_path(folder)]
 
     def work_folder(self, folder: Path) -> Path:
         """Where an unfinished run keeps its checkpoints."""
@@ -107,3 +123,12 @@ class Tally:
         peaks = [self.state["peak_memory_mb"], peak_memory_mb(self.device)]
         self.state["peak_memory_mb"] = max((p for p in peaks if p is not None), default=None)
         write_whole(self.path, json.dumps(self.state).encode())
+
+
+def check_arguments(name: str, given: Mapping, function, own: tuple = ()) -> None:
+    """Raise unless `given` is a table whose keys are arguments of `function`, but not those in `own`."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a table of names and values, got {given!r}.")
+    allowed = [key for key in inspect.signature(function).parameters if key not in own]
+    for key in given:
+        check_choice(f"a name in {name}", key, allowed)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 
 from gtnlib.data import STATISTICS, load_dataset
 from gtnlib.errors import DataError, check_choice, check_count
 from gtnlib.evaluate import Statistic, evaluate
-from gtnlib.experiments.base import Check, Context, Experiment, Tally
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
+from gtnlib.experiments.lessons import STUDENTS
 from gtnlib.fit import fit
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
 from gtnlib.records import (
     TEACHERS, Record, commit, device_name, load_teacher, rounded, save_teacher, versions,
 )  # fmt: skip
-from gtnlib.students import MLP, VGG, ConvNet, LeNet, ResNet, derive_seed
+from gtnlib.students import derive_seed
 
 METAGRADS = {"Unrolled": Unrolled, "Implicit": Implicit, "GradientMatching": GradientMatching}
-STUDENTS = {"MLP": MLP, "LeNet": LeNet, "ConvNet": ConvNet, "ResNet": ResNet, "VGG": VGG}
 OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",
        "checkpoint_seconds")  # fmt: skip
 
@@ -69,8 +69,8 @@ class Distillation(Experiment):
             ("student", STUDENTS, ("shape", "num_classes")),
         ):
             found = known[check_choice(kind, getattr(self, kind), known)]
-            _check_arguments(f"{kind}_args", getattr(self, f"{kind}_args"), found, own)
-        _check_arguments("fit_args", self.fit_args, fit, OWN)
+            check_arguments(f"{kind}_args", getattr(self, f"{kind}_args"), found, own)
+        check_arguments("fit_args", self.fit_args, fit, OWN)
         check_count("outer_steps in fit_args", self.fit_args.get("outer_steps"))
         check_choice("data", self.data, STATISTICS)
         check_count("seed", self.seed, 0)
@@ -173,6 +173,13 @@ class Distillation(Experiment):
             f"{100 * tolerance:.2f} percentage points"
         ))  # fmt: skip
 
+    def summary(self, record: Record) -> str:
+        each = accuracies(record)
+        return f"{self.name}: {pooled(each)} over {len(each)} × {len(each[0].values)} students"
+
+    def files(self, folder: Path) -> list[Path]:
+        return [*super().files(folder), self.teacher_path(folder)]
+
 
 def accuracies(record: Record) -> list[Statistic]:
     """Test accuracy over the students of each teacher. DataError if the record has none."""
@@ -190,12 +197,3 @@ def accuracies(record: Record) -> list[Statistic]:
 def pooled(each: list[Statistic]) -> Statistic:
     """Over the students of all teachers."""
     return Statistic(tuple(value for teacher in each for value in teacher.values))
-
-
-def _check_arguments(name: str, given: Mapping, function, own: tuple = ()) -> None:
-    """Raise unless `given` is a table whose keys are arguments of `function`, but not those in `own`."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{name} must be a table of names and values, got {given!r}.")
-    allowed = [key for key in inspect.signature(function).parameters if key not in own]
-    for key in given:
-        check_choice(f"a name in {name}", key, allowed)

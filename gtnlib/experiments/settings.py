@@ -6,8 +6,12 @@ Every student here is `ConvNet()`, two blocks of 16 and 32 channels: smaller tha
 
 from __future__ import annotations
 
+from gtnlib.architectures import SPACE
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.distillation import Distillation
+from gtnlib.experiments.lessons import Lessons
+from gtnlib.experiments.search import Search
+from gtnlib.training import Recipe
 
 SMALL = "small student: ConvNet of 16 and 32 channels"
 TEACHERS_PER_CELL = 3
@@ -82,8 +86,40 @@ def gtn(method: str) -> Distillation:
     )
 
 
+# ---------------------------------------------------------------- what the teachers are good for
+
+RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{method}-10" for method in METHODS))
+OWN = Recipe()  # the rates that the teacher prescribes
+SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
+ADAM = tuple(Recipe("adam", rate) for rate in (0.001, 0.003, 0.01))
+
+
+def search() -> Search:
+    """100 candidates; the short trainings see 2048 images or fewer, the full one about 150 000."""
+    fresh = Lessons("real", batch_size=64)
+    return Search(
+        name="search",
+        title="100 architectures ranked after a short training, and after a full one",
+        truth=(Lessons("passes", batch_size=128), Recipe("adam", 0.003, steps=1170, cosine=True)),
+        proxies={
+            **{name: (Lessons(name), OWN) for name in RECORDED_TEACHERS},
+            "gtn-unrolled-adam": (Lessons("gtn-unrolled"), Recipe("adam", 0.003)),
+            "real": (fresh, Recipe("sgd", 0.03, steps=32)),
+            "real-adam": (fresh, Recipe("adam", 0.003, steps=32)),
+            "k_centre": (Lessons("k_centre", batch_size=64), Recipe("sgd", 0.03, steps=32)),
+            "herding": (Lessons("herding", batch_size=64), Recipe("sgd", 0.03, steps=32)),
+            "real-128": (fresh, Recipe("sgd", 0.03, steps=128)),
+        },
+        truth_seeds=3,
+        proxy_seeds=2,
+        limit=1_000_000,
+        space={**SPACE, "width": (4, 8, 16)},
+    )
+
+
 LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
+    search(),
 ]
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in LIST}

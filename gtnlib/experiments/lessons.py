@@ -1,0 +1,123 @@
+"""What a student can be taught from, as a plain description that a record can hold."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from gtnlib.coresets import METHODS as CORESETS
+from gtnlib.coresets import coreset
+from gtnlib.data import Dataset, load_dataset
+from gtnlib.errors import check_count
+from gtnlib.records import load_teacher
+from gtnlib.students import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
+from gtnlib.teachers import RealTeacher, TeachingSet
+from gtnlib.training import Recipe, Stream, score
+from gtnlib.vit import VisionTransformer
+
+STUDENTS = {"MLP": MLP, "LeNet": LeNet, "ConvNet": ConvNet, "AlexNet": AlexNet, "ResNet": ResNet,
+            "VGG": VGG, "VisionTransformer": VisionTransformer}  # fmt: skip
+REAL = ("real", *CORESETS, "passes")
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A source of training batches.
+
+    Parameters
+    ----------
+    source: the name of a distillation experiment, whose recorded teacher teaches; or "real", random
+        images drawn anew for every student; "k_centre" or "herding", chosen ones; or "passes" over
+        the whole training split.
+    batch_size: of all but a recorded teacher.
+    images: distinct ones of "real", "k_centre" and "herding"; default steps × batch size.
+    shuffled: a recorded teacher's batches in an order drawn anew for every student; rates and
+        momenta stay with their step.
+    """
+
+    source: str
+    batch_size: int = 64
+    images: int | None = None
+    shuffled: bool = False
+
+    def __post_init__(self):
+        check_count("batch_size", self.batch_size)
+        if self.images is not None:
+            check_count("images", self.images)
+        if self.shuffled and self.source in REAL:
+            raise ValueError(f"shuffled is for recorded teachers, but source is {self.source!r}.")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it needs the file of a teacher."""
+        return self.source not in REAL
+
+    def build(self, data: Dataset, steps: int, folder: Path):
+        """What `gtnlib.training.score` takes as a teacher."""
+        if self.recorded:
+            teacher = load_teacher(folder / f"{self.source}.safetensors")
+            return _Shuffled(teacher) if self.shuffled else teacher
+        if self.source == "passes":
+            return Stream(data.train, self.batch_size)
+        images = self.images or steps * self.batch_size
+        if self.source == "real":
+            return RealTeacher(data.train, steps, self.batch_size, images)
+        per_class = images // data.num_classes
+        return coreset(data.train, self.source, per_class, steps, self.batch_size)
+
+
+class _Shuffled:
+    """A teacher whose batches come in a random order."""
+
+    def __init__(self, teacher):
+        self.teacher, self.steps = teacher, teacher.steps
+
+    def teaching_set(self, generator: torch.Generator) -> TeachingSet:
+        lessons = self.teacher.teaching_set(generator)
+        order = torch.randperm(lessons.steps, generator=generator, device=generator.device).cpu()
+        return replace(lessons, order=lessons.order[order])
+
+
+# ---------------------------------------------------------------- one measurement
+
+
+def job(student, lessons: Lessons, recipe: Recipe, seeds, splits, data: str, folder: Path,
+        images: int | None = None) -> dict:  # fmt: skip
+    """All that decides a measurement, as JSON values. The bytes of a recorded teacher are part of it.
+
+    student: name and arguments, as ["MLP", {}]. images: measure on so many of a split; default all.
+    """
+    made = {"student": student, "lessons": asdict(lessons), "recipe": asdict(recipe), "seeds": list(seeds),
+            "splits": list(splits), "data": data, "images": images}  # fmt: skip
+    if lessons.recorded:
+        path = folder / f"{lessons.source}.safetensors"
+        if not path.exists():
+            raise ValueError(f"there is no recorded teacher {path}; `run {lessons.source}` makes one.")
+        made["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return made
+
+
+def measure(job: dict, build, folder: Path, device: str) -> dict:
+    """Carry a job out: accuracies by split, and seconds of training, one per seed.
+
+    build: from the job's student to what makes one.
+    """
+    data, recipe = _data(job["data"], device), Recipe(**job["recipe"])
+    lessons = _built(Lessons(**job["lessons"]), job["data"], recipe.steps, folder, device)
+    found = score(lessons, build(job["student"]), data, recipe, job["seeds"], job["splits"], job["images"])
+    accuracy = {split: list(values) for split, values in found.accuracy.items()}
+    return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps}
+
+
+@lru_cache(maxsize=2)
+def _data(name: str, device: str) -> Dataset:
+    return load_dataset(name, device=device)
+
+
+@lru_cache(maxsize=8)
+def _built(lessons: Lessons, data: str, steps: int, folder: Path, device: str):
+    return lessons.build(_data(data, device), steps, folder)

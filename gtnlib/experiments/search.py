@@ -1,0 +1,150 @@
+"""Architecture search: candidates ranked after a short training, against their ranking after a full one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from gtnlib.architectures import SPACE, Architecture, sample_architectures
+from gtnlib.data import STATISTICS
+from gtnlib.errors import check_choice, check_count
+from gtnlib.experiments.base import Check, Context, Experiment, Tally
+from gtnlib.experiments.lessons import Lessons, job, measure
+from gtnlib.jobs import run_jobs
+from gtnlib.records import Record, commit, device_name, versions
+from gtnlib.training import Recipe
+
+SMALLEST_TOLERANCE = 0.02
+SAMPLE = 8
+
+
+@dataclass(frozen=True)
+class Search(Experiment):
+    """Real validation accuracy of every candidate after each proxy's training and after the full one.
+
+    Parameters
+    ----------
+    truth: lessons and recipe of the full training on real data, and truth_seeds of it per candidate.
+    proxies: by name, lessons and recipe of a short training, and proxy_seeds of it per candidate.
+    candidates, candidate_seed, limit, space: of `sample_architectures`.
+
+    The record's results hold, for truth and each proxy, validation accuracy (candidates, seeds) and
+    training seconds (candidates,), and for truth the test accuracy as well; `gtnlib.rank_statistics`
+    makes of them what a figure shows. The test split is never used to choose.
+    """
+
+    truth: tuple[Lessons, Recipe]
+    proxies: Mapping[str, tuple[Lessons, Recipe]]
+    truth_seeds: int = 2
+    proxy_seeds: int = 1
+    candidates: int = 100
+    candidate_seed: int = 0
+    limit: int = 4_000_000
+    space: Mapping[str, Sequence] = field(default_factory=lambda: dict(SPACE))
+    data: str = "mnist"
+
+    def __post_init__(self):
+        for name in ("truth_seeds", "proxy_seeds", "candidates", "limit"):
+            check_count(name, getattr(self, name))
+        if "truth" in self.proxies:
+            raise ValueError("no proxy can be called 'truth'.")
+        check_choice("data", self.data, STATISTICS)
+
+    def configuration(self) -> dict:
+        plain = super().configuration()
+        for name, (lessons, recipe) in {"truth": self.truth, **self.proxies}.items():
+            described = {"lessons": asdict(lessons), "recipe": asdict(recipe)}
+            (plain if name == "truth" else plain["proxies"])[name] = described
+        return plain
+
+    def architectures(self) -> list[Architecture]:
+        return sample_architectures(self.candidates, self.candidate_seed, limit=self.limit, space=self.space)
+
+    def _job(self, candidate: Architecture, name: str, seeds: Sequence[int], folder: Path) -> dict:
+        lessons, recipe = self.truth if name == "truth" else self.proxies[name]
+        splits = ["validation", "test"] if name == "truth" else ["validation"]
+        return job(asdict(candidate), lessons, recipe, seeds, splits, self.data, folder)
+
+    def _jobs(self, folder: Path) -> Iterator[tuple[str, dict]]:
+        """One per proxy and candidate; of the full training, which takes long, one per seed as well."""
+        candidates = list(enumerate(self.architectures()))
+        for seed in range(self.truth_seeds):
+            for i, candidate in candidates:
+                yield f"truth-{i:04}-{seed}", self._job(candidate, "truth", [seed], folder)
+        for name in self.proxies:
+            for i, candidate in candidates:
+                yield f"{name}-{i:04}", self._job(candidate, name, range(self.proxy_seeds), folder)
+
+    def run(self, context: Context) -> Record:
+        tally, work = Tally(self, context), self.work_folder(context.folder)
+        carry_out = partial(measure, build=build, folder=context.teachers, device=str(context.device))
+        found = run_jobs(dict(self._jobs(context.teachers)), carry_out, work / "candidates",
+                         context.workers, context.progress)  # fmt: skip
+        tally.write()
+
+        def table(parts: list[list[dict]], split: str) -> list[list[float]]:
+            return [[value for part in row for value in part["accuracy"][split]] for row in parts]
+
+        def seconds(parts: list[list[dict]]) -> list[float]:
+            times = [[s for part in row for s in part["seconds"]] for row in parts]
+            return [round(sum(row) / len(row), 4) for row in times]
+
+        everyone = range(self.candidates)
+        truth = [[found[f"truth-{i:04}-{seed}"] for seed in range(self.truth_seeds)] for i in everyone]
+        proxies = {name: [[found[f"{name}-{i:04}"]] for i in everyone] for name in self.proxies}
+        record = Record(
+            name=self.name,
+            configuration=self.configuration(),
+            seeds={"truth": list(range(self.truth_seeds)), "proxy": list(range(self.proxy_seeds))},
+            device=device_name(context.device),
+            versions=versions(),
+            commit=commit(),
+            started=tally.started,
+            seconds=round(sum(sum(result["seconds"]) for result in found.values()), 3),
+            peak_memory_mb=tally.peak_memory_mb,
+            curves={},
+            results={
+                "truth": {"validation": table(truth, "validation"), "test": table(truth, "test"),
+                          "seconds": seconds(truth), "steps": truth[0][0]["steps"]},
+                "proxies": {
+                    name: {"validation": table(rows, "validation"), "seconds": seconds(rows),
+                           "steps": rows[0][0]["steps"]}
+                    for name, rows in proxies.items()
+                },
+            },
+        )  # fmt: skip
+        record.save(self.record_path(context.folder))
+        return record
+
+    def check(self, record: Record, context: Context, students: int = 5) -> Check:
+        """Train a sample of candidates anew, by every proxy in turn, with new seeds.
+
+        A network's accuracy after a short training scatters, a poor one's most of all: three times
+        the candidate's spread over the new seeds, or two percentage points if that is more, is
+        allowed, and all but one of the sample must keep to it.
+        """
+        check_count("students", students)
+        architectures, names, far = self.architectures(), list(self.proxies), []
+        seeds = range(self.proxy_seeds, self.proxy_seeds + max(students, 2))
+        places = range(len(architectures))[:: max(1, len(architectures) // SAMPLE)][:SAMPLE]
+        for k, i in enumerate(places):
+            name = names[k % len(names)]
+            found = measure(self._job(architectures[i], name, seeds, context.teachers), build,
+                            context.teachers, str(context.device))  # fmt: skip
+            new = found["accuracy"]["validation"]
+            stored = record.results["proxies"][name]["validation"][i]
+            old, mean = sum(stored) / len(stored), sum(new) / len(new)
+            spread = (sum((v - mean) ** 2 for v in new) / (len(new) - 1)) ** 0.5
+            if abs(old - mean) > max(3 * spread, SMALLEST_TOLERANCE):
+                far.append(f"{architectures[i]} by {name}: {100 * old:.1f} %, now {100 * mean:.1f} %")
+        message = f"{self.name}: {len(places)} candidates measured again, {len(places) - len(far)} agree"
+        return Check(len(far) <= 1, "; ".join([message, *far]))
+
+    def summary(self, record: Record) -> str:
+        return f"{self.name}: {self.candidates} candidates, {len(self.proxies)} proxies"
+
+
+def build(student: Mapping) -> Architecture:
+    return Architecture(**student)
