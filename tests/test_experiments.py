@@ -90,13 +90,14 @@ def test_list_and_show_name_every_experiment(capsys):
     for name, experiment in EXPERIMENTS.items():
         assert main(["show", name]) == 0
         shown = json.loads(capsys.readouterr().out)
-        assert shown["configuration"]["title"] == experiment.title and "small student" in experiment.title
+        assert shown["configuration"]["title"] == experiment.title
+        assert "small student" in experiment.title or not isinstance(experiment, Distillation)
 
 
 def test_every_cell_is_there_and_can_be_built(mnist):
     cells = {f"pixels-{m}-{n}" for m in ("unrolled", "implicit", "matching") for n in (1, 10, 50)}
     assert EXPERIMENTS.keys() >= cells | {"gtn-unrolled", "gtn-implicit", "gtn-matching"}
-    for experiment in EXPERIMENTS.values():
+    for experiment in (e for e in EXPERIMENTS.values() if isinstance(e, Distillation)):
         teacher, metagrad = experiment.build_teacher(0, mnist), experiment.build_metagrad()
         assert metagrad.steps_per_update(teacher) >= 1
         student = experiment.build_student()(shape=mnist.shape, num_classes=10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gtnlib.architectures import SPACE
 from gtnlib.experiments.base import Experiment
+from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.distillation import Distillation
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
@@ -94,6 +95,73 @@ SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
 ADAM = tuple(Recipe("adam", rate) for rate in (0.001, 0.003, 0.01))
 
 
+def few_steps() -> Comparison:
+    """Accuracy against inner steps: learned data, chosen and random real images, all real images."""
+    teachers = {name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS}
+    hundred = {name: (Lessons(name, batch_size=100, images=100), [*SGD, *ADAM])
+               for name in ("real", "k_centre", "herding")}  # fmt: skip
+    return Comparison(
+        name="few-steps",
+        title="accuracy after 4 to 128 steps on learned, chosen, random and all real images",
+        sources={**teachers, **hundred, "passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])},
+        students={"ConvNet": ("ConvNet", {})},
+        steps=(4, 8, 16, 32, 64, 128),
+    )
+
+
+def many_steps() -> Comparison:
+    """How many steps on all real images the learned ones stand for."""
+    return Comparison(
+        name="many-steps",
+        title="accuracy after 256 to 1024 steps on all real images",
+        sources={"passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])},
+        students={"ConvNet": ("ConvNet", {})},
+        steps=(256, 512, 1024),
+    )
+
+
+def order() -> Comparison:
+    """The learned curriculum, and its batches in any other order."""
+    gtn = "gtn-unrolled"
+    return Comparison(
+        name="curriculum-order",
+        title="a learned curriculum in its own order and in random ones",
+        sources={"in order": (Lessons(gtn), [OWN]), "shuffled": (Lessons(gtn, shuffled=True), [OWN])},
+        students={"ConvNet": ("ConvNet", {})},
+        steps=(2, 4, 8, 16, 32),
+        seeds=10,
+    )
+
+
+def transfer() -> Comparison:
+    """Students that no teacher has met, but for the first."""
+    adam = {f"{name}, Adam": (Lessons(name), ADAM) for name in ("gtn-unrolled", "pixels-unrolled-10")}
+    return Comparison(
+        name="transfer",
+        title="twelve networks taught by teachers that have met one of them",
+        sources={
+            **{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS},
+            **adam,
+            "real": (Lessons("real", batch_size=64), [Recipe("sgd", 0.01, 32), Recipe("sgd", 0.03, 32),
+                                                      Recipe("adam", 0.001, 32), Recipe("adam", 0.003, 32)]),
+        },
+        students={
+            "ConvNet": ("ConvNet", {}),
+            "ConvNet, half as wide": ("ConvNet", {"width": [8, 16]}),
+            "ConvNet, twice as wide": ("ConvNet", {"width": [32, 64]}),
+            "ConvNet, three blocks": ("ConvNet", {"width": [16, 32, 64]}),
+            "ConvNet, batch norm": ("ConvNet", {"norm": "batch"}),
+            "ConvNet, no norm": ("ConvNet", {"norm": "none"}),
+            "MLP": ("MLP", {}),
+            "LeNet": ("LeNet", {}),
+            "AlexNet": ("AlexNet", {}),
+            "VGG": ("VGG", {}),
+            "ResNet": ("ResNet", {}),
+            "VisionTransformer": ("VisionTransformer", {}),
+        },
+    )
+
+
 def search() -> Search:
     """100 candidates; the short trainings see 2048 images or fewer, the full one about 150 000."""
     fresh = Lessons("real", batch_size=64)
@@ -120,6 +188,10 @@ def search() -> Search:
 LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
+    few_steps(),
+    many_steps(),
+    order(),
+    transfer(),
     search(),
 ]
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in LIST}

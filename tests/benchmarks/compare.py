@@ -6,9 +6,9 @@
 Every method gets the same teacher, the same student, the same real images, and the same loss: on 256
 real images after the last inner step. Times: for every T one fresh process, in which the methods take
 turns; the median, and half the distance between the quartiles. Memory: fresh processes for every method
-and T; what the peak of resident memory over two outer steps is above that of the process with data and
-teacher loaded, and, in brackets, that baseline; the median over the processes. Compiled methods include
-the compiler at work, whose peak varies. A peer that is not installed is left out.
+and T; what the peak of resident memory over two outer steps, after one to warm up, is above that of the
+process with data and teacher loaded, and, in brackets, that baseline; the median over the processes. What
+the compiler leaves behind counts for compiled methods, but not its own work. A peer that is not installed is left out.
 """
 
 import argparse
@@ -228,9 +228,10 @@ def measure_memory(args) -> dict:
         return int(status.split(key + ":")[1].split()[0]) / 2**10
 
     baseline = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of loading is not the method's
-    for _ in range(2):
+    for turn in range(3):
         setting.teacher.zero_grad()
+        if turn == 1:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak of what was before is forgotten
         method()
     return {"baseline": baseline, "peak": resident("VmHWM")}
 
