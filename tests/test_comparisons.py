@@ -1,6 +1,7 @@
 """Experiments that train students on recorded teachers and real images: comparisons and searches."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 
 import gtnlib.experiments.comparison as comparison
+import gtnlib.experiments.cost as costs
 import gtnlib.experiments.lessons as module
 import gtnlib.experiments.search as searching
 from gtnlib import PixelTeacher, evaluate
 from gtnlib.architectures import SPACE
-from gtnlib.experiments import EXPERIMENTS, Comparison, Context, Lessons, Search
+from gtnlib.experiments import EXPERIMENTS, Comparison, Context, Cost, Lessons, Search
 from gtnlib.experiments.__main__ import main
 from gtnlib.records import RECORDED, Record, load_teacher, save_teacher
 from gtnlib.training import Recipe, Stream
@@ -194,6 +196,42 @@ def test_a_teacher_that_is_missing_is_one_error(workers, folder, capsys):
 def test_a_configuration_is_checked_when_it_is_made(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+COST = Cost("toy-cost", "tiny", {"unrolled": ("Unrolled", {"real_batch_size": 8}),
+                                 "matching": ("GradientMatching", {"real_batch_size": 2})},
+            steps=(1, 2), widths=((2,), (3,)), steps_of_widths=2, rounds=2, repeats=2,
+            teacher_args={"batch_size": 10})  # fmt: skip
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="no peak of memory can be forgotten")
+def test_costs_are_measured_in_processes_of_their_own(tmp_path, monkeypatch):
+    processes, carry_out = [], costs.in_fresh_process
+    monkeypatch.setattr(costs, "in_fresh_process", lambda job: processes.append(job) or fake(job))
+
+    def fake(job):
+        return {"seconds": [1.0, 3.0, 2.0], "baseline": 100.0, "peak": 110.0 + job["steps"]}
+
+    record = COST.run(Context(tmp_path, CPU, progress=False))
+    assert [(cell["method"], cell["steps"], cell["width"]) for cell in record.results["cells"]] == [
+        (0, 1, [2]), (1, 1, [2]), (0, 2, [2]), (1, 2, [2]), (0, 2, [3]), (1, 2, [3])]  # fmt: skip
+    assert [job["repeat"] for job in processes] == [0] * 6 + [1] * 6
+    assert record.results["cells"][0] == {"method": 0, "steps": 1, "width": [2], "seconds": [2.0, 2.0],
+                                          "megabytes": [11.0, 11.0], "baseline": [100.0, 100.0]}  # fmt: skip
+    assert Record.load(tmp_path / "toy-cost.json").results == record.results
+    assert COST.check(record, Context(tmp_path, CPU)).passed
+    record.results["cells"][2]["megabytes"] = [50.0, 50.0]
+    outcome = COST.check(record, Context(tmp_path, CPU))
+    assert not outcome.passed and "unrolled, 2 steps: 50 MiB, now 12" in outcome.message
+    found = carry_out({**COST.settings()[0], "device": "cpu", "threads": 1})
+    assert len(found["seconds"]) == 2 and 100 < found["baseline"] < found["peak"] + 1
+
+
+def test_peaks_of_memory_are_those_of_the_rounds():
+    """The first call holds 300 MiB, the later ones 60."""
+    sizes = iter([300, 60, 60])
+    _, baseline, peak = costs.measure(lambda: torch.ones(next(sizes) * 2**18).sum(), 2, CPU)
+    assert 50 < peak - baseline < 200
 
 
 def test_the_books_comparisons_can_be_carried_out(mnist):

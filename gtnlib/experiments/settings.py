@@ -9,6 +9,7 @@ from __future__ import annotations
 from gtnlib.architectures import SPACE
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
+from gtnlib.experiments.cost import Cost
 from gtnlib.experiments.distillation import Distillation
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
@@ -93,6 +94,22 @@ RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{metho
 OWN = Recipe()  # the rates that the teacher prescribes
 SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
 ADAM = tuple(Recipe("adam", rate) for rate in (0.001, 0.003, 0.01))
+
+
+def cost() -> Cost:
+    """Recomputed and recorded unrolling, implicit differentiation and matching, of one GTN."""
+    return Cost(
+        name="cost",
+        title="seconds and memory of an outer step against inner steps and the student's width",
+        methods={
+            "unrolled, graph kept": ("Unrolled", {"checkpoint": False, "loss_at": "last"}),
+            "unrolled, recomputed": ("Unrolled", {"checkpoint": True, "loss_at": "last"}),
+            "implicit": ("Implicit", {"neumann_terms": 5, "power_iterations": 4, "batches": 1,
+                                      "damping": 5.0}),
+            "matching": ("GradientMatching", {}),
+        },
+        teacher_args={"batch_size": 64, "rate": 0.02, "momentum": 0.5},
+    )
 
 
 def few_steps() -> Comparison:
@@ -188,6 +205,7 @@ def search() -> Search:
 LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
+    cost(),
     few_steps(),
     many_steps(),
     order(),

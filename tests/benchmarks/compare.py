@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ from gtnlib import (
     load_dataset, make_student, train_student,
 )  # fmt: skip
 from gtnlib.compiled import CompiledStudent
+from gtnlib.experiments.cost import measure
 from gtnlib.records import Record, commit, device_name, now, versions
 
 REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
@@ -216,24 +216,8 @@ def measure_times(args) -> dict:
 def measure_memory(args) -> dict:
     setting = Setting(args.steps[0], args.device)
     (method,) = wanted(setting, args.only).values()
-    if args.device != "cpu":
-        method()
-        baseline = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        method()
-        return {"baseline": baseline / 2**20, "peak": torch.cuda.max_memory_allocated() / 2**20}
-
-    def resident(key):
-        status = Path("/proc/self/status").read_text()
-        return int(status.split(key + ":")[1].split()[0]) / 2**10
-
-    baseline = resident("VmRSS")
-    for turn in range(3):
-        setting.teacher.zero_grad()
-        if turn == 1:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak of what was before is forgotten
-        method()
-    return {"baseline": baseline, "peak": resident("VmHWM")}
+    _, baseline, peak = measure(lambda: (setting.teacher.zero_grad(), method()), 2, torch.device(args.device))
+    return {"baseline": baseline, "peak": peak}
 
 
 def fresh_process(args, what: str, steps: int, only: list[str] | None) -> dict:

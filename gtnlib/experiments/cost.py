@@ -1,0 +1,180 @@
+"""What one outer step costs: seconds and memory, of each method, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from gtnlib.data import load_dataset
+from gtnlib.errors import check_choice, check_count
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
+from gtnlib.experiments.distillation import METAGRADS
+from gtnlib.inner import StudentRun
+from gtnlib.jobs import run_jobs
+from gtnlib.records import Record, commit, device_name, versions
+from gtnlib.students import ConvNet, FlatStudent, make_student
+from gtnlib.teachers import GeneratorTeacher
+
+SAMPLE = 3  # settings that `check` measures again
+TOLERANCE = 0.35  # of memory: an allocator keeps more or less of what was freed
+
+
+@dataclass(frozen=True)
+class Cost(Experiment):
+    """Outer steps of a GTN by several methods, against inner steps and against the student's width.
+
+    Parameters
+    ----------
+    methods: by name, a name of `METAGRADS` and arguments.
+    steps: numbers of inner steps, at the first of `widths`; widths: channels of the blocks of a
+        `ConvNet`, at `steps_of_widths` inner steps.
+    rounds: outer steps that are timed, after one to warm up. repeats: processes per setting, spread
+        over the whole run, so that a machine that is slow for a while is slow for all.
+    teacher_args: of `GeneratorTeacher`.
+
+    The record's results hold one cell per setting: method, steps, width, and of every process the
+    median of its seconds and its peak of memory above and at the baseline, which is the process with
+    data, teacher and student in memory; in 2²⁰ bytes, of the process on a CPU, of tensors on a GPU.
+    """
+
+    methods: Mapping[str, tuple[str, Mapping]]
+    steps: Sequence[int] = (4, 8, 16, 32, 64, 128)
+    widths: Sequence[Sequence[int]] = ((16, 32), (32, 64), (64, 128))
+    steps_of_widths: int = 16
+    rounds: int = 3
+    repeats: int = 2
+    teacher_args: Mapping = field(default_factory=dict)
+    data: str = "mnist"
+
+    def __post_init__(self):
+        for name, (metagrad, arguments) in self.methods.items():
+            found = METAGRADS[check_choice(f"methods[{name!r}]", metagrad, METAGRADS)]
+            check_arguments(f"arguments of {name}", arguments, found)
+        check_arguments("teacher_args", self.teacher_args, GeneratorTeacher, ("steps", "generator"))
+        for name in ("steps_of_widths", "rounds", "repeats"):
+            check_count(name, getattr(self, name))
+
+    def settings(self) -> list[dict]:
+        """All that decides a measurement, but the repeat."""
+        lengths = [(steps, self.widths[0]) for steps in self.steps]
+        widths = [(self.steps_of_widths, width) for width in self.widths]
+        return [
+            {"method": name, "metagrad": metagrad, "metagrad_args": dict(arguments), "steps": steps,
+             "width": list(width), "teacher_args": dict(self.teacher_args), "rounds": self.rounds,
+             "data": self.data}
+            for steps, width in dict.fromkeys((steps, tuple(width)) for steps, width in lengths + widths)
+            for name, (metagrad, arguments) in self.methods.items()
+        ]  # fmt: skip
+
+    def run(self, context: Context) -> Record:
+        tally, settings = Tally(self, context), self.settings()
+        where = {"device": str(context.device), "threads": torch.get_num_threads()}
+        jobs = {f"{repeat:02}-{i:04}": {**setting, "repeat": repeat, **where}
+                for repeat in range(self.repeats) for i, setting in enumerate(settings)}  # fmt: skip
+        folder = self.work_folder(context.folder) / "measured"
+        found = run_jobs(jobs, in_fresh_process, folder, progress=context.progress)
+        tally.write()
+        cells = []
+        for i, setting in enumerate(settings):
+            each = [found[f"{repeat:02}-{i:04}"] for repeat in range(self.repeats)]
+            cells.append({
+                "method": list(self.methods).index(setting["method"]), "steps": setting["steps"],
+                "width": setting["width"],
+                "seconds": [round(statistics.median(one["seconds"]), 5) for one in each],
+                "megabytes": [round(one["peak"] - one["baseline"], 1) for one in each],
+                "baseline": [round(one["baseline"], 1) for one in each],
+            })  # fmt: skip
+        record = Record(
+            name=self.name, configuration=self.configuration(), seeds={"student": [0]},
+            device=device_name(context.device), versions=versions(), commit=commit(),
+            started=tally.started, peak_memory_mb=None, curves={}, results={"cells": cells},
+            seconds=round(sum(sum(one["seconds"]) for one in found.values()), 3),
+        )  # fmt: skip
+        record.save(self.record_path(context.folder))
+        return record
+
+    def check(self, record: Record, context: Context, students: int = 5) -> Check:
+        """Measure memory again in a few settings. Seconds are the machine's and prove nothing."""
+        cells, settings, far = record.results["cells"], self.settings(), []
+        places = range(len(cells))[:: max(1, len(cells) // SAMPLE)][:SAMPLE]
+        where = {"device": str(context.device), "threads": 1, "repeat": 0}
+        for i in places:
+            again = in_fresh_process({**settings[i], "rounds": 1, **where})
+            old, new = statistics.median(cells[i]["megabytes"]), again["peak"] - again["baseline"]
+            if abs(new - old) > TOLERANCE * old:
+                far.append(f"{settings[i]['method']}, {settings[i]['steps']} steps: {old:.0f} MiB, "
+                           f"now {new:.0f}")  # fmt: skip
+        agree = f"memory of {len(places)} settings measured again, {len(places) - len(far)} agree"
+        return Check(not far, "; ".join([f"{self.name}: {agree}", *far]))
+
+    def summary(self, record: Record) -> str:
+        return f"{self.name}: {len(record.results['cells'])} settings × {self.repeats} processes"
+
+
+def in_fresh_process(job: Mapping) -> dict:
+    """`outer_step` in a process of its own, so that nobody else's memory is counted."""
+    program = "from gtnlib.experiments.cost import main; main()"
+    command = [sys.executable, "-c", program, json.dumps(job)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def outer_step(job: Mapping) -> dict:
+    """Seconds of every timed outer step, and memory in 2²⁰ bytes: the baseline, and the peak."""
+    torch.set_num_threads(job["threads"])
+    device = torch.device(job["device"])
+    data = load_dataset(job["data"], device=device)
+    teacher = GeneratorTeacher(steps=job["steps"], **job["teacher_args"]).to(device)
+    metagrad = METAGRADS[job["metagrad"]](**job["metagrad_args"])
+    module = make_student(lambda: ConvNet(data.shape, data.num_classes, job["width"]), data.shape,
+                          data.num_classes, 0).to(device)  # fmt: skip
+    student, random = FlatStudent(module), torch.Generator(device).manual_seed(0)
+
+    def method():
+        teacher.zero_grad()
+        metagrad(teacher, StudentRun.start(student), data.train, random)
+
+    seconds, baseline, peak = measure(method, job["rounds"], device)
+    return {"seconds": seconds, "baseline": baseline, "peak": peak}
+
+
+def measure(method: Callable[[], object], rounds: int, device: torch.device) -> tuple[list, float, float]:
+    """Seconds of every round after one to warm up; memory before, and its peak over those rounds."""
+    baseline, seconds = memory(device), []
+    method()
+    forget_peak(device)
+    for _ in range(rounds):
+        start = time.perf_counter()
+        method()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds, baseline, memory(device, peak=True)
+
+
+def memory(device: torch.device, peak: bool = False) -> float:
+    """In use now, or at most since `forget_peak`, in 2²⁰ bytes. OSError where there is no /proc."""
+    if device.type == "cuda":
+        used = torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated
+        return used(device) / 2**20
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 2**10
+
+
+def forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def main() -> None:
+    print(json.dumps(outer_step(json.loads(sys.argv[1]))))
