@@ -88,6 +88,20 @@ def gtn(method: str) -> Distillation:
     )
 
 
+def gtn_with_the_others_lesson() -> Distillation:
+    """The unrolled gradient with the lesson of the other two generators: one batch of 100 images."""
+    settings = METHODS["unrolled"]
+    return Distillation(
+        name="gtn-unrolled-100",
+        title=f"100 generated images, unrolled ({SMALL})",
+        teacher="GeneratorTeacher",
+        teacher_args={"steps": 20, "batch_size": 100, "batches": 1},
+        metagrad=settings["metagrad"],
+        metagrad_args=settings["metagrad_args"],
+        fit_args={**settings["gtn_fit"], "outer_steps": 400},
+    )
+
+
 # ---------------------------------------------------------------- what the teachers are good for
 
 RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{method}-10" for method in METHODS))
@@ -205,6 +219,7 @@ def search() -> Search:
 LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
+    gtn_with_the_others_lesson(),
     cost(),
     few_steps(),
     many_steps(),
