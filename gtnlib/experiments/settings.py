@@ -26,8 +26,8 @@ PIXELS = {
 }
 PIXEL_SGD = {"rate": 0.02, "momentum": 0.9}
 
-# By name in the experiment: what it is called, its class and arguments; and for pixels and generator
-# what it needs of the teacher and of `fit`.
+# By name in the experiment: its class and arguments; and for pixels, for the generator, and for the
+# generator with 100 images, what it needs of the teacher and of `fit`.
 METHODS = {
     "unrolled": {
         "metagrad": "Unrolled",
@@ -37,22 +37,32 @@ METHODS = {
         "gtn": {"steps": 32, "batch_size": 64},
         "gtn_fit": {"outer_steps": 700, "rate": 3e-3},
         "gtn_teachers": 1,  # an outer step takes seconds on a CPU
+        "gtn_100": {},
+        "gtn_100_fit": {"outer_steps": 400, "rate": 3e-3},
+        "gtn_100_teachers": 1,
     },
     "implicit": {
         "metagrad": "Implicit",
         "metagrad_args": {"neumann_terms": 5, "power_iterations": 4, "batches": 1},
         "pixels": {"weight_decay": 0.1},
         "pixels_fit": {"outer_steps": 400, "rate": 0.1},
-        "gtn": {"steps": 20, "batch_size": 100, "batches": 1, "weight_decay": 0.1},
-        "gtn_fit": {"outer_steps": 400, "rate": 5e-3},
+        "gtn": {"steps": 40, "batch_size": 100, "batches": 4, "weight_decay": 0.03},
+        "gtn_args": {"batches": 4},
+        "gtn_fit": {"outer_steps": 250, "rate": 5e-3},
+        "gtn_teachers": 1,
+        "gtn_100": {"weight_decay": 0.1},
+        "gtn_100_fit": {"outer_steps": 400, "rate": 5e-3},
     },
     "matching": {
         "metagrad": "GradientMatching",
-        "metagrad_args": {},
+        "metagrad_args": {"distance": "cosine"},
         "pixels": {},
-        "pixels_fit": {"outer_steps": 1000, "rate": 0.1},
-        "gtn": {"steps": 20, "batch_size": 100, "batches": 1, "rate": 0.05},
-        "gtn_fit": {"outer_steps": 1000, "rate": 1e-2},
+        "pixels_fit": {"outer_steps": 600, "rate": 0.1},
+        "gtn": {"steps": 40, "batch_size": 100, "batches": 4, "rate": 0.05},
+        "gtn_args": {"updates_per_student": 20},
+        "gtn_fit": {"outer_steps": 1200, "rate": 1e-2},
+        "gtn_100": {"rate": 0.05},
+        "gtn_100_fit": {"outer_steps": 600, "rate": 1e-2},
     },
 }
 NAMES = {"unrolled": "unrolled", "implicit": "implicit differentiation", "matching": "gradient matching"}
@@ -74,7 +84,7 @@ def pixels(method: str, per_class: int) -> Distillation:
 
 
 def gtn(method: str) -> Distillation:
-    """A Generative Teaching Network."""
+    """A Generative Teaching Network, with the lesson that served the method best."""
     settings = METHODS[method]
     return Distillation(
         name=f"gtn-{method}",
@@ -82,23 +92,24 @@ def gtn(method: str) -> Distillation:
         teacher="GeneratorTeacher",
         teacher_args=settings["gtn"],
         metagrad=settings["metagrad"],
-        metagrad_args=settings["metagrad_args"],
+        metagrad_args={**settings["metagrad_args"], **settings.get("gtn_args", {})},
         fit_args=settings["gtn_fit"],
         teacher_seeds=settings.get("gtn_teachers", TEACHERS_PER_CELL),
     )
 
 
-def gtn_with_the_others_lesson() -> Distillation:
-    """The unrolled gradient with the lesson of the other two generators: one batch of 100 images."""
-    settings = METHODS["unrolled"]
+def gtn_100(method: str) -> Distillation:
+    """The same lesson for every method: 20 steps on one batch of 100 images."""
+    settings = METHODS[method]
     return Distillation(
-        name="gtn-unrolled-100",
-        title=f"100 generated images, unrolled ({SMALL})",
+        name=f"gtn-{method}-100",
+        title=f"100 generated images, {NAMES[method]} ({SMALL})",
         teacher="GeneratorTeacher",
-        teacher_args={"steps": 20, "batch_size": 100, "batches": 1},
+        teacher_args={"steps": 20, "batch_size": 100, "batches": 1, **settings["gtn_100"]},
         metagrad=settings["metagrad"],
         metagrad_args=settings["metagrad_args"],
-        fit_args={**settings["gtn_fit"], "outer_steps": 400},
+        fit_args=settings["gtn_100_fit"],
+        teacher_seeds=settings.get("gtn_100_teachers", TEACHERS_PER_CELL),
     )
 
 
@@ -219,7 +230,7 @@ def search() -> Search:
 LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
-    gtn_with_the_others_lesson(),
+    *(gtn_100(method) for method in METHODS),
     cost(),
     few_steps(),
     many_steps(),
