@@ -206,7 +206,7 @@ def save_teacher(teacher, path: str | os.PathLike) -> None:
     teaching set of any.
     """
     kind = type(teacher).__name__
-    if TEACHERS.get(kind) is not type(teacher):
+    if type(teacher) not in TEACHERS.values():
         raise TypeError(f"teacher must be one of {', '.join(TEACHERS)}, got {kind}.")
     arguments = dict(teacher.arguments)
     if isinstance(teacher, GeneratorTeacher):
@@ -217,8 +217,7 @@ def save_teacher(teacher, path: str | os.PathLike) -> None:
                 f"the teacher's generator is a {type(network).__name__}, but only the default Generator "
                 "can be built again from a file. teacher.export(...) writes what any teacher teaches."
             )
-        arguments["hidden"] = network.body[0].out_features
-        arguments["channels"] = network.body[3].out_features * 16 // (teacher.shape[1] * teacher.shape[2])
+        arguments["hidden"], arguments["channels"] = network.hidden, network.channels
     tensors = {name: value.half() if value.is_floating_point() and name not in PRECISE else value
                for name, value in teacher.state_dict().items()}  # fmt: skip
     arguments["shape"] = list(arguments["shape"])

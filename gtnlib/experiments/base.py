@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -77,7 +78,9 @@ class Tally:
     def __init__(self, experiment: Experiment, context: Context):
         self.path = experiment.work_folder(context.folder) / "progress.json"
         self.device = context.device
-        self.state = {"configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None}
+        self.state: dict[str, Any] = {
+            "configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None,
+        }  # fmt: skip
         if context.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(context.device)
         if self.path.exists():

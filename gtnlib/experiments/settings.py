@@ -6,6 +6,8 @@ Every student here is `ConvNet()`, two blocks of 16 and 32 channels: smaller tha
 
 from __future__ import annotations
 
+from typing import Any
+
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.distillation import Distillation
 
@@ -22,7 +24,7 @@ PIXEL_SGD = {"rate": 0.02, "momentum": 0.9}
 
 # By name in the experiment: what it is called, its class and arguments; and for pixels and generator
 # what it needs of the teacher and of `fit`.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "unrolled": {
         "metagrad": "Unrolled",
         "metagrad_args": {"loss_at": "every", "real_batch_size": 128},
