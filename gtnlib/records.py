@@ -72,7 +72,7 @@ class Record:
             return record
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(f"{path} is not a record, or is damaged: {error}") from error
 
     def _check(self) -> None:
@@ -119,8 +119,8 @@ def _check_numbers(value, name: str) -> None:
 
 
 def _short_lists(text: str) -> str:
-    """Indented JSON with every innermost list of numbers on one line."""
-    inner = re.compile(r"\[\s+([-+.\deE,\s]+?)\s+\]")
+    """Indented JSON with every innermost list of numbers on one line; no text in it has a line break."""
+    inner = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\n\s*\]")
     return inner.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
 
 
@@ -229,7 +229,7 @@ def load_teacher(path: str | os.PathLike):
     tensors, state = read_tensors(path, "teacher")
     try:
         teacher = TEACHERS[state["class"]](**state["arguments"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise DataError(f"{path} is not a teacher, or is damaged: {error}.") from error
     fill(teacher.state_dict(), tensors, path)
     return teacher

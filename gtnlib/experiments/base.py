@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from gtnlib.configuration import differences, plain
 from gtnlib.data import default_device
-from gtnlib.errors import DataError
+from gtnlib.errors import DataError, check_number
 from gtnlib.files import write_whole
 from gtnlib.records import Record, now, peak_memory_mb
 
@@ -87,8 +88,11 @@ class Tally:
             try:
                 stored = json.loads(self.path.read_text(encoding="utf-8"))
                 found = differences(stored["configuration"], self.state["configuration"])
-                self.state |= {"started": str(stored["started"]), "peak_memory_mb": stored["peak_memory_mb"]}
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                started, peak = stored["started"], stored["peak_memory_mb"]
+                datetime.fromisoformat(started)
+                peak = peak if peak is None else check_number("peak_memory_mb", peak, 0)
+                self.state |= {"started": started, "peak_memory_mb": peak}
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is damaged: {error}. Remove {self.path.parent}.") from error
             if found:
                 raise ValueError(
