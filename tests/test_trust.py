@@ -1,11 +1,13 @@
 """Every public call refuses what it cannot use; nothing is lost, hidden or let in."""
 
+import io
 import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import urllib.request
 from functools import partial
 from pathlib import Path
@@ -318,11 +320,16 @@ def test_nothing_in_the_library_unpickles_or_evaluates():
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "cifar10"])
 def test_a_download_of_another_content_is_refused(name, tmp_path, monkeypatch):
+    """Even if it could be unpacked."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("malicious"))
+
     class Answer:
-        length, url = 9, None
+        length, url = len(packed.getvalue()), None
 
         def __init__(self, *arguments, **keywords):
-            self.parts = [b"malicious"]
+            self.parts = [packed.getvalue()]
 
         def __enter__(self):
             return self
@@ -336,6 +343,7 @@ def test_a_download_of_another_content_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", Answer)
     with pytest.raises(DataError, match="(?s)could not be downloaded"):
         load_dataset(name, tmp_path, device="cpu")
+    assert not list(tmp_path.rglob("malicious"))
 
 
 # ---------------------------------------------------------------- the command line
