@@ -13,7 +13,9 @@ KEEP   := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 # What the notebooks print is kept in CACHE, so `make book` after `make test` executes none again.
 test: .venv/installed $(CACHE)/for-this-library
 	ruff check gtnlib tests
-	pytest tests
+	ruff format --check --quiet gtnlib tests
+	mypy
+	pytest --cov=gtnlib --cov-fail-under=95 tests
 	$(KEEP) pytest --nbmake --nbmake-timeout=900 notebooks
 
 book: .venv/installed $(CACHE)/for-this-library

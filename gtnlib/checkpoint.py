@@ -97,7 +97,7 @@ class Training:
                     if not w.shape == m.shape == (student.size,):
                         raise ValueError(f"a student has {student.size} parameters, not {w.numel()}")
                     runs[i] = StudentRun(student, w, m, t, updates)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise DataError(f"{path} is not a checkpoint, or is damaged: {error}.") from error
         for name, p in named.items():
             if f"adam.{name}.step" in tensors:  # a parameter that never had a gradient has no state

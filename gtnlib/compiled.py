@@ -124,7 +124,7 @@ def _warn_once(name: str, reason: str) -> None:
         )
 
 
-def worthwhile(student: FlatStudent, batch: tuple[Tensor, Tensor], inner_steps: int) -> bool:
+def worthwhile(student: FlatStudent, batch: tuple[Tensor, Tensor], inner_steps: float) -> bool:
     """Whether compiling pays back over so many inner steps on such batches; counted, not timed.
 
     Never on a GPU, where what it saves has yet to be measured.

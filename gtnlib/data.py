@@ -12,8 +12,10 @@ import hashlib
 import math
 import os
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -73,12 +75,13 @@ class Split:
 
     def __post_init__(self):
         check_labels(self.images, self.labels, check_count("num_classes", self.num_classes))
-        order = torch.argsort(self.labels, stable=True)
+
+    @cached_property
+    def _classes(self) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """Images in order of their class; size and start of every class there; classes with none."""
         counts = torch.bincount(self.labels, minlength=self.num_classes)
-        object.__setattr__(self, "_order", order)
-        object.__setattr__(self, "_counts", counts)
-        object.__setattr__(self, "_starts", counts.cumsum(0) - counts)
-        object.__setattr__(self, "_missing", torch.nonzero(counts == 0).flatten().tolist())
+        missing = torch.nonzero(counts == 0).flatten().tolist()
+        return torch.argsort(self.labels, stable=True), counts, counts.cumsum(0) - counts, missing
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,23 +132,24 @@ class Split:
     ) -> tuple[Tensor, Tensor]:
         """What `sample` would draw, as indices (n,) and labels (n,): a batch that needs no room."""
         n = check_count("n", n)
+        order, counts, starts, missing = self._classes
         if generator is not None:
             check_kind("generator", generator, torch.Generator)
         if labels is not None:
             check_kind("labels", labels, Tensor)
         if labels is None:
-            if self._missing:
-                raise ValueError(f"cannot balance classes: none of class {self._missing[0]} here.")
+            if missing:
+                raise ValueError(f"cannot balance classes: none of class {missing[0]} here.")
             first = torch.randperm(self.num_classes, generator=generator, device=self.device)
             labels = first[torch.arange(n, device=self.device) % self.num_classes]
         elif labels.shape != (n,):
             raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}.")
         else:
             for c in labels.unique().tolist():
-                if c in self._missing or not 0 <= c < self.num_classes:
+                if c in missing or not 0 <= c < self.num_classes:
                     raise ValueError(f"labels asks for class {c}, but no image of it is here.")
         u = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
-        return self._order[self._starts[labels] + (u * self._counts[labels]).long()], labels
+        return order[starts[labels] + (u * counts[labels]).long()], labels
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,8 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
-        return tuple(self.train.images.shape[1:])
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
 
     @property
     def num_classes(self) -> int:
@@ -233,10 +238,10 @@ def load_dataset(
         arrays = _read_cifar10(folder, download)
     else:
         arrays = _read_idx_dataset(folder, TORCHVISION_NAMES[name], download)
-    return _to_dataset(name, *arrays, device=device)
+    return _to_dataset(name, device, *arrays)
 
 
-def _to_dataset(name, images, labels, test_images, test_labels, device) -> Dataset:
+def _to_dataset(name, device, images, labels, test_images, test_labels) -> Dataset:
     mean, std = (torch.tensor(s, device=device).view(1, -1, 1, 1) for s in STATISTICS[name])
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
@@ -292,12 +297,12 @@ def _read_idx_dataset(folder: Path, class_name: str, download: bool) -> tuple[np
                 getattr(datasets, class_name)(str(folder), train=train, download=True)
             except (OSError, RuntimeError) as error:
                 raise _no_download(class_name, folder, error) from error
-    files = [find(stem) for stem in stems]
-    if None in files:
+    files = [file for stem in stems if (file := find(stem))]
+    if len(files) < len(stems):
+        missing = next(stem for stem in stems if not find(stem))
         raise DataError(
-            f"{class_name}: no {stems[files.index(None)]}[.gz] in {places[0]} or {places[1]}. Put "
-            "the four IDX files there, name another folder with root= or GTNLIB_DATA, or pass "
-            "download=True."
+            f"{class_name}: no {missing}[.gz] in {places[0]} or {places[1]}. Put the four IDX files there, "
+            "name another folder with root= or GTNLIB_DATA, or pass download=True."
         )
     images, labels, test_images, test_labels = map(read_idx, files)
     return images[:, None], labels, test_images[:, None], test_labels
@@ -312,7 +317,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, gzip.zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}. Delete it and fetch it again.") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(f"{path} is not an IDX file of unsigned bytes.")

@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from numbers import Real
+from typing import Any
 
 
 class DataError(RuntimeError):
@@ -40,7 +41,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}.{hint}")
 
 
-def check_count(name: str, value: int, minimum: int = 1) -> int:
+def check_count(name: str, value: Any, minimum: int = 1) -> int:
     """Return `value` if it is a whole number of at least `minimum`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
@@ -49,9 +50,10 @@ def check_count(name: str, value: int, minimum: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: float, minimum: float, below: float = float("inf")) -> float:
+def check_number(name: str, value: Any, minimum: float, below: float = float("inf")) -> float:
     """Return `value` if it is a number with `minimum` <= value < `below`."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    known = isinstance(value, Real) and not isinstance(value, bool)
+    if not known:
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not minimum <= value < below:
         upper = "" if below == float("inf") else f" and below {below:g}"

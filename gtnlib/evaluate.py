@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,10 +65,9 @@ def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 10
     check_count("batch_size", batch_size)
     if not len(split):
         raise ValueError("split is empty: there is nothing to classify.")
-    right = 0
-    for x, y in zip(split.images.split(batch_size), split.labels.split(batch_size)):
-        right = right + (student.compute(logits, (w,), (x,)).argmax(-1) == y).sum(-1)
-    counts = right.tolist()
+    batches = zip(split.images.split(batch_size), split.labels.split(batch_size))
+    right = [(student.compute(logits, (w,), (x,)).argmax(-1) == y).sum(-1) for x, y in batches]
+    counts = torch.stack(right).sum(0).tolist()
     return [n / len(split) for n in counts] if isinstance(counts, list) else counts / len(split)
 
 
@@ -111,13 +111,13 @@ def evaluate(
     if not len(seeds):
         raise ValueError("seeds is empty: give at least one.")
     steps = teacher.steps if steps is None else check_count("steps", steps)
-    marks = set() if every is None else set(range(0, steps, check_count("every", every)))
-    marks = sorted(marks | {steps})
+    between = () if every is None else range(0, steps, check_count("every", every))
+    marks = sorted({*between, steps})
     pupils = []
     for seed in seeds:
         module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
         pupils.append(FlatStudent(module.to(data.device)))
-    curves = {}
+    curve_of: dict[int, tuple[float, ...]] = {}
     for group in _groups(pupils, together=data.device.type == "cuda"):
         lessons = []
         for i in group:
@@ -125,8 +125,8 @@ def evaluate(
             lessons.append(teacher.teaching_set(generator).to(data.device))
             check_fit(lessons[-1], data)
         curve = _train(StackedStudent([pupils[i] for i in group]), lessons, marks, images)
-        curves.update(zip(group, zip(*curve)))
-    curves = [curves[i] for i in range(len(seeds))]
+        curve_of.update(zip(group, zip(*curve)))
+    curves = [curve_of[i] for i in range(len(seeds))]
     final = Statistic(tuple(curve[-1] for curve in curves))
     return Report(final, tuple(marks), torch.tensor(curves), split)
 
@@ -143,8 +143,8 @@ def _groups(pupils: list[FlatStudent], together: bool) -> list[list[int]]:
 @torch.no_grad()
 def _train(student: StackedStudent, lessons: list[TeachingSet], marks, images: Split) -> list[list[float]]:
     """Accuracy of every student, each with its own lessons, after so many steps: (marks, S)."""
-    w, t, curve = student.initial(), 0, []
-    m = torch.zeros_like(w)
+    w, t = student.initial(), 0
+    m, curve = torch.zeros_like(w), list[Any]()
     for mark in marks:
         for t in range(t, mark):
             each = [(*lesson.batch(t), *lesson.rates(t)) for lesson in lessons]
@@ -188,4 +188,4 @@ def best_rate(
         raise ValueError("rates is empty: give at least one.")
     scores = {rate: evaluate(teacher_at(rate), student, data, seeds, steps, "validation").accuracy.mean
               for rate in rates}  # fmt: skip
-    return max(scores, key=scores.get)
+    return max(scores, key=scores.__getitem__)

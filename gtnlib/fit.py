@@ -108,9 +108,7 @@ def fit(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function or None, got {callback!r}.")
     if isinstance(teacher, type) or not hasattr(teacher, "parameter_groups"):
-        raise TypeError(
-            f"teacher must be a PixelTeacher or GeneratorTeacher, got {type(teacher).__name__}."
-        )
+        raise TypeError(f"teacher must be a PixelTeacher or GeneratorTeacher, got {type(teacher).__name__}.")
     if not isinstance(metagrad, MetaGradient):
         raise TypeError(f"metagrad must be an instance such as Unrolled(), got {metagrad!r}.")
     if teacher.log_rate.dtype != data.train.images.dtype:
@@ -148,7 +146,7 @@ def fit(
         torch.Generator(device=data.device).manual_seed(derive_seed("fit", seed)),
         [None] * students_per_step,
         [0] * students_per_step,
-        compiled=None if compile == "auto" else compile,
+        compiled=compile if isinstance(compile, bool) else None,
     )
     asked = {
         "teacher": teacher_of(teacher), "metagrad": built(metagrad), "student": student,
@@ -204,18 +202,20 @@ def fit(
                 training.optimizer.zero_grad()
                 loss, trouble = torch.zeros((), device=data.device), None
                 teacher.resample(generator)
-                drawn = []
+                own, drawn = [], []
                 for i, run in enumerate(runs):
                     if run is None or run.updates >= metagrad.updates_per_student:
                         runs[i] = run = StudentRun.start(build(training.born))
                         training.births[i] = training.born
                         training.born += 1
                     run.updates += 1
-                    drawn.append(metagrad.draw(teacher, run.t, data.train, generator))
-                    if i not in mine:
+                    batches = metagrad.draw(teacher, run.t, data.train, generator)
+                    if i in mine:
+                        own.append(run)
+                        drawn.append(batches)
+                    else:
                         run.t += metagrad.steps_per_update(teacher)
-                own = [runs[i] for i in mine], [drawn[i] for i in mine]
-                for run, batches in zip(*(stacked(*own) if metagrad.stacks else own)):
+                for run, batches in zip(*(stacked(own, drawn) if metagrad.stacks else (own, drawn))):
                     loss += metagrad.differentiate(teacher, run, data.train, batches)
                     if found := metagrad.trouble():
                         trouble, loss = found, loss + math.inf  # which every process will see
@@ -225,9 +225,9 @@ def fit(
                 typical = training.typical
                 limit = clip * typical if clip and typical else math.inf
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-                loss = float(loss)
-                if not (math.isfinite(norm) and math.isfinite(loss)):
-                    raise diverged(trouble or f"the loss is {loss:.3g} and its gradient's norm {norm:.3g}.")
+                mean = float(loss)
+                if not (math.isfinite(norm) and math.isfinite(mean)):
+                    raise diverged(trouble or f"the loss is {mean:.3g} and its gradient's norm {norm:.3g}.")
                 before = [p.detach().clone() for p in parameters]
                 try:  # an update is whole and recorded, or it is undone
                     training.optimizer.step()
@@ -235,7 +235,7 @@ def fit(
                         raise diverged("the update left the range of the teacher's numbers.")
                     schedule.step()
                     training.typical = norm if not typical else 0.9 * typical + 0.1 * min(norm, limit)
-                    history.records.append(OuterStep(loss, norm, time.perf_counter() - start))
+                    history.records.append(OuterStep(mean, norm, time.perf_counter() - start))
                 except BaseException:
                     if len(history) == step:
                         with torch.no_grad():
@@ -246,7 +246,7 @@ def fit(
                     history.validation.append((step + 1, report.accuracy.mean))
                     bar.set_postfix_str(f"validation accuracy {100 * report.accuracy.mean:.1f} %")
                 elif not history.validation:
-                    bar.set_postfix_str(f"loss {loss:.3f}")
+                    bar.set_postfix_str(f"loss {mean:.3f}")
                 bar.update()
                 if callback is not None and first:
                     callback(step, teacher, history)

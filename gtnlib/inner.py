@@ -81,9 +81,7 @@ def train_student(teacher, run: StudentRun, steps: int) -> StudentRun:
     batch_at = teacher.reader()
     for _ in range(check_count("steps", steps, 0)):
         batch, (rate, momentum) = batch_at(run.t), teacher.rates(run.t)
-        run.w, run.m = inner_step(
-            run.student, run.w, run.m, batch, rate, momentum, teacher.weight_decay
-        )
+        run.w, run.m = inner_step(run.student, run.w, run.m, batch, rate, momentum, teacher.weight_decay)
         run.t += 1
     return run
 

@@ -30,14 +30,15 @@ def run_jobs(jobs: Mapping[str, dict], measure: Callable[[dict], dict], folder: 
     folder = Path(folder)
     check_count("workers", workers)
     jobs = {name: plain(job) for name, job in jobs.items()}
-    results = {name: _read(folder / f"{name}.json", job) for name, job in jobs.items()}
-    left = [name for name, result in results.items() if result is None]
+    stored = {name: _read(folder / f"{name}.json", job) for name, job in jobs.items()}
+    results = {name: result for name, result in stored.items() if result is not None}
+    left = [name for name in jobs if name not in results]
     work = [(measure, jobs[name], folder / f"{name}.json") for name in left]
     with progress_bar(len(jobs), folder.name, progress, done=len(jobs) - len(left)) as bar:
         for name, result in zip(left, _results(work, workers)):
             results[name] = result
             bar.update()
-    return results
+    return {name: results[name] for name in jobs}
 
 
 def _results(work: list[tuple], workers: int):
@@ -46,9 +47,7 @@ def _results(work: list[tuple], workers: int):
     try:
         from joblib import Parallel, delayed
     except ImportError:
-        raise ValueError(
-            f"workers is {workers}, which needs joblib: pip install gtnlib[parallel]."
-        ) from None
+        raise ValueError(f"workers is {workers}, which needs joblib: pip install gtnlib[parallel].") from None
     return Parallel(workers, return_as="generator")(delayed(_one)(*parts) for parts in work)
 
 

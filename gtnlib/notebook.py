@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation
@@ -19,7 +20,7 @@ def glue(name: str, value: object) -> None:
     keep(name, str(value), display=False)
 
 
-def player(figure: Figure, draw: Callable[[int], object], frames: int, alt: str, fps: int = 4):
+def player(figure: Figure, draw: Callable[[int], Any], frames: int, alt: str, fps: int = 4):
     """An animation that plays and scrubs in a static page, with no kernel and no network.
 
     draw(i) draws frame i into the figure; alt describes the animation to those who cannot see it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 # Told apart by readers of every colour vision, and by their lightness where there is no colour.
 BLUE, ORANGE, GREEN, GREY = "#2f6299", "#d9822b", "#3a8a63", "#8a8f98"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.0), "figure.facecolor": "white", "figure.constrained_layout.use": True,
     "font.size": 10.5, "axes.titlesize": 10.5, "axes.grid": True, "grid.color": "#e6e8eb",
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#6b7078",

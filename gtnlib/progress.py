@@ -28,6 +28,4 @@ def progress_bar(total: int, description: str, show: bool = True, done: int = 0)
     in_notebook = "ipykernel" in sys.modules and show
     bar = _NotebookBar if in_notebook else tqdm
     pause = 0.5 if in_notebook or sys.stderr.isatty() else 10.0  # a log file needs few lines
-    return bar(
-        total=total, initial=done, desc=description, disable=not show, mininterval=pause, ncols=WIDTH
-    )
+    return bar(total=total, initial=done, desc=description, disable=not show, mininterval=pause, ncols=WIDTH)

@@ -7,7 +7,6 @@ better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,7 +126,7 @@ def break_even(teacher: float, proxy: float, other: float) -> int | None:
     return math.floor(teacher / (other - proxy)) + 1
 
 
-def _pair(one: Sequence[float], two: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _pair(one, two) -> tuple[np.ndarray, np.ndarray]:
     one, two = np.asarray(one, dtype=float), np.asarray(two, dtype=float)
     if one.ndim != 1 or one.shape != two.shape:
         raise ValueError(f"scores must be two lists of one length, got shapes {one.shape} and {two.shape}.")

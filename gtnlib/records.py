@@ -72,7 +72,7 @@ class Record:
             return record
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(f"{path} is not a record, or is damaged: {error}") from error
 
     def _check(self) -> None:
@@ -119,8 +119,8 @@ def _check_numbers(value, name: str) -> None:
 
 
 def _short_lists(text: str) -> str:
-    """Indented JSON with every innermost list of numbers on one line."""
-    inner = re.compile(r"\[\s+([-+.\deE,\s]+?)\s+\]")
+    """Indented JSON with every innermost list of numbers on one line; no text in it has a line break."""
+    inner = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\n\s*\]")
     return inner.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
 
 
@@ -206,7 +206,7 @@ def save_teacher(teacher, path: str | os.PathLike) -> None:
     teaching set of any.
     """
     kind = type(teacher).__name__
-    if TEACHERS.get(kind) is not type(teacher):
+    if type(teacher) not in TEACHERS.values():
         raise TypeError(f"teacher must be one of {', '.join(TEACHERS)}, got {kind}.")
     arguments = dict(teacher.arguments)
     if isinstance(teacher, GeneratorTeacher):
@@ -217,8 +217,7 @@ def save_teacher(teacher, path: str | os.PathLike) -> None:
                 f"the teacher's generator is a {type(network).__name__}, but only the default Generator "
                 "can be built again from a file. teacher.export(...) writes what any teacher teaches."
             )
-        arguments["hidden"] = network.body[0].out_features
-        arguments["channels"] = network.body[3].out_features * 16 // (teacher.shape[1] * teacher.shape[2])
+        arguments["hidden"], arguments["channels"] = network.hidden, network.channels
     tensors = {name: value.half() if value.is_floating_point() and name not in PRECISE else value
                for name, value in teacher.state_dict().items()}  # fmt: skip
     arguments["shape"] = list(arguments["shape"])
@@ -230,7 +229,7 @@ def load_teacher(path: str | os.PathLike):
     tensors, state = read_tensors(path, "teacher")
     try:
         teacher = TEACHERS[state["class"]](**state["arguments"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise DataError(f"{path} is not a teacher, or is damaged: {error}.") from error
     fill(teacher.state_dict(), tensors, path)
     return teacher

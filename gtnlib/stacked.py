@@ -61,7 +61,7 @@ def side_by_side(function: Callable, state: int, shared: int) -> Callable:
     return all_students
 
 
-def stacked(runs: Sequence[StudentRun], drawn: Sequence[list]) -> tuple[list, list]:
+def stacked(runs: Sequence[StudentRun], drawn: Sequence) -> tuple[Sequence[StudentRun], Sequence]:
     """Fresh runs and their real batches as one run and its batches, if all are of one structure."""
     kinds = {structure(run.student.module) for run in runs}
     if len(runs) == 1 or len(kinds) > 1 or None in kinds:

@@ -291,7 +291,8 @@ class FlatStudent:
         with torch.enable_grad():
             w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
-            return torch.autograd.grad(gradient, (w, x), a, materialize_grads=True)
+            hessian_a, mixed_a = torch.autograd.grad(gradient, (w, x), a, materialize_grads=True)
+            return hessian_a, mixed_a
 
     def hessian_product(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
         """H a alone, of shape (P,)."""
@@ -301,7 +302,6 @@ class FlatStudent:
             w = w.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
             return torch.autograd.grad(gradient, w, a, materialize_grads=True)[0]
-
 
     def through_gradient(
         self, w: Tensor, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor]

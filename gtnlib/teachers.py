@@ -15,8 +15,9 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,9 @@ class Teacher(nn.Module):
 
     # What Adam does well with, for images or generator and for log-rates; see `fit`.
     outer_rate = 1e-2
+    arguments: dict
+    batches: int
+    labels: Tensor
 
     def __new__(cls, *args, **keywords):
         """Keep the constructor's arguments, to tell teachers apart and to build one again."""
@@ -140,6 +144,7 @@ class PixelTeacher(Teacher):
     """
 
     outer_rate = 1e-1
+    order: Tensor
 
     def __init__(self, images_per_class=10, steps=10, batch_size=None, *, shape=(1, 28, 28),
                  num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
@@ -190,8 +195,8 @@ class Generator(nn.Module):
         if height % 4 or width % 4:
             raise ValueError(f"Generator needs height and width divisible by 4, got {shape}.")
         self.num_classes = num_classes
-        check_count("channels", channels, 2)
-        check_count("hidden", hidden)
+        self.channels = check_count("channels", channels, 2)
+        self.hidden = check_count("hidden", hidden)
 
         def norm(kind, n):
             return kind(n, track_running_stats=False)
@@ -246,11 +251,9 @@ class GeneratorTeacher(Teacher):
         noise = torch.randn(size, generator=torch.Generator().manual_seed(check_seed(seed)))
         self.noise = nn.Parameter(noise, requires_grad=curriculum == "learned")
         self.register_buffer("labels", torch.arange(noise[..., 0].numel()).view(size[:2]) % num_classes)
-        if generator is not None:
-            check_kind("generator", generator, nn.Module)
-        self.generator = generator if generator is not None else seeded(
-            lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed
-        )
+        if generator is None:
+            generator = seeded(lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed)
+        self.generator: nn.Module = check_kind("generator", generator, nn.Module)
 
     @torch.no_grad()
     def resample(self, generator: torch.Generator) -> None:
@@ -353,28 +356,30 @@ class TeachingSet:
         return self
 
     def to(self, device) -> TeachingSet:
-        values = (getattr(self, field.name) for field in fields(self))
-        return TeachingSet(*(v.to(device) if isinstance(v, Tensor) else v for v in values))
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items()
+                                 if isinstance(value, Tensor)}  # fmt: skip
+        return replace(self, **moved)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an .npz of plain arrays, in one move, so that no half-written file is left."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+        np.savez_compressed(buffer, **arrays)
         write_whole(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> TeachingSet:
         """Read what `save` or `Teacher.export` wrote. Raises DataError if it is anything else."""
-        names = [field.name for field in fields(cls)]
         check_path("path", path)
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                values = [torch.from_numpy(file[name]) for name in names[:-1]]
-                for name, value in zip(names, values):
+                names = ("images", "labels", "order", "rate", "momentum")
+                tensors = {name: torch.from_numpy(file[name]) for name in names}
+                for name, value in tensors.items():
                     kind = torch.int64 if name in ("labels", "order") else torch.float32
                     if value.dtype != kind:
                         raise TypeError(f"{name} must be {kind}, got {value.dtype}.")
-                return cls(*values, float(file[names[-1]]))
+                return cls(**tensors, weight_decay=float(file["weight_decay"]))
         except FileNotFoundError:
             raise
         except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error,

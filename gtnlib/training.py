@@ -69,7 +69,7 @@ class Stream:
         self.steps = len(split) // batch_size
         if not self.steps:
             raise ValueError(f"batch_size is {batch_size}, but there are only {len(split)} images.")
-        self._pass, self._order = None, None
+        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def teaching_set(self, generator: torch.Generator | None = None) -> Stream:
         """The same images in an order that `generator` decides."""
@@ -108,7 +108,7 @@ def train(module: nn.Module, lessons, recipe: Recipe) -> int:
         raise ValueError("rate is None, but real data prescribes none: give one.")
     parameters = list(module.parameters())
     if recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(parameters, rates[0][0], weight_decay=decay)
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, rates[0][0], weight_decay=decay)
     else:
         optimizer = torch.optim.SGD(parameters, *rates[0], weight_decay=decay)
     group = optimizer.param_groups[0]
@@ -179,5 +179,7 @@ def score(
         seconds.append(time.perf_counter() - began)
         trained = FlatStudent(module)
         for name, split in measured.items():
-            values[name].append(accuracy(trained, trained.initial(), split))
+            right = accuracy(trained, trained.initial(), split)
+            assert isinstance(right, float)  # a list is for a StackedStudent
+            values[name].append(right)
     return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps)

@@ -241,9 +241,7 @@ BN_STUDENT = partial(nn.Sequential, nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(6
              "running stats"),
     ],
 )  # fmt: skip
-def test_bad_arguments_of_fit_are_refused_and_leave_the_teacher_alone(
-    toy, error, message, arguments
-):
+def test_bad_arguments_of_fit_are_refused_and_leave_the_teacher_alone(toy, error, message, arguments):
     arguments = {"teacher": PIXELS(), "metagrad": Unrolled(), "student": MLP, "data": toy,
                  "outer_steps": 2, "progress": False} | arguments  # fmt: skip
     teacher = arguments["teacher"]

@@ -291,6 +291,7 @@ DAMAGES = {
     "record too long": lambda path: changed(path, records=[[1.0, 2.0, 3.0, 4.0]]),
     "students": lambda path: changed(path, students=[None, None]),
     "compiled": lambda path: changed(path, compiled="yes"),
+    "huge": lambda path: changed(path, born=10**400, typical=10**400),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }  # fmt: skip
 

@@ -177,10 +177,7 @@ def test_idx_files_are_found_and_split(tmp_path, monkeypatch, name, place, suffi
 def test_idx_round_trip(tmp_path, shape):
     array = np.arange(np.prod(shape)).reshape(shape).astype(np.uint8)
     (tmp_path / "file").write_bytes(idx_bytes(array))
-    assert (
-        np.array_equal(read_idx(tmp_path / "file"), array)
-        and read_idx(tmp_path / "file").shape == shape
-    )
+    assert np.array_equal(read_idx(tmp_path / "file"), array) and read_idx(tmp_path / "file").shape == shape
 
 
 @pytest.mark.parametrize("length", range(21))
@@ -198,12 +195,8 @@ def test_idx_file_cut_anywhere_is_refused(tmp_path, length):
     "content, message",
     [
         pytest.param(b"<html>Not found</html>", "not an IDX file", id="html"),
-        pytest.param(
-            b"\0\0\x0d\1\0\0\0\1\0\0\0\0", "not an IDX file of unsigned bytes", id="floats"
-        ),
-        pytest.param(
-            idx_bytes(np.zeros(5)) + b"\0", r"promises shape \(5,\), but 6 bytes", id="long"
-        ),
+        pytest.param(b"\0\0\x0d\1\0\0\0\1\0\0\0\0", "not an IDX file of unsigned bytes", id="floats"),
+        pytest.param(idx_bytes(np.zeros(5)) + b"\0", r"promises shape \(5,\), but 6 bytes", id="long"),
         pytest.param(b"\0\0\x08\3" + b"\xff" * 12, "but 0 bytes follow", id="huge"),
     ],
 )
@@ -216,15 +209,9 @@ def test_foreign_idx_file_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     "file, array, message",
     [
-        pytest.param(
-            "train-labels-idx1", np.full(10_020, 11), "labels must lie in 0 … 9", id="labels"
-        ),
-        pytest.param(
-            "train-labels-idx1", np.zeros(10_021), "9999 images of uint8, 10000 labels", id="count"
-        ),
-        pytest.param(
-            "train-images-idx3", np.zeros(10_020), "images of shape .1,. are not", id="shape"
-        ),
+        pytest.param("train-labels-idx1", np.full(10_020, 11), "labels must lie in 0 … 9", id="labels"),
+        pytest.param("train-labels-idx1", np.zeros(10_021), "9999 images of uint8, 10000 labels", id="count"),
+        pytest.param("train-images-idx3", np.zeros(10_020), "images of shape .1,. are not", id="shape"),
         pytest.param("train-labels-idx1", np.zeros(9_000), "only 9000 training images", id="few"),
     ],
 )
@@ -284,9 +271,7 @@ def test_cut_cifar_file_is_refused(cifar_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "cifar10"])
-@pytest.mark.parametrize(
-    "error", [urllib.error.URLError("no route to host"), OSError("no network")]
-)
+@pytest.mark.parametrize("error", [urllib.error.URLError("no route to host"), OSError("no network")])
 def test_without_a_network_the_message_says_what_to_do(tmp_path, monkeypatch, name, error):
     def offline(*args, **keywords):
         raise error

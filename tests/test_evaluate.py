@@ -125,9 +125,7 @@ def test_best_rate_is_the_one_that_learns(toy):
 
 def test_best_rate_never_looks_at_the_test_images(toy):
     blind = Dataset("blind", toy.train, toy.validation, None)
-    rate = best_rate(
-        lambda rate: RealTeacher(toy.train, 5, 6, rate=rate), STUDENT, blind, (0.1,), 1
-    )
+    rate = best_rate(lambda rate: RealTeacher(toy.train, 5, 6, rate=rate), STUDENT, blind, (0.1,), 1)
     assert rate == 0.1
 
 

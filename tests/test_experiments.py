@@ -198,6 +198,25 @@ def test_a_run_of_other_settings_is_not_gone_on_with(command, tmp_path, monkeypa
     assert status == 2 and "student_args.widths is [8] there, but [9] here" in error
 
 
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "null", "{}", "[" * 10**5, '{"configuration": 1, "started": 1, "peak_memory_mb": 1}',
+    '{"configuration": {}, "started": "2026-01-01", "peak_memory_mb": "1"}',
+    '{"configuration": {}, "started": "2026-01-01", "peak_memory_mb": 1e999}',
+    '{"configuration": {}, "started": "today", "peak_memory_mb": 1}',
+    '{"configuration": {}, "started": "2026-01-01", "peak_memory_mb": 1%s}' % ("0" * 400),
+    b"\x80\x04cos\nsystem\n",
+])  # fmt: skip
+def test_damaged_progress_is_one_error(content, command, tmp_path):
+    path = tmp_path / "toy-pixels.run" / "progress.json"
+    path.parent.mkdir()
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = path.read_bytes()
+    status, out, error = command("run", "toy-pixels", "--out", tmp_path, "--resume")
+    assert status == 2 and not out and len(error.splitlines()) == 1
+    assert re.search(r"progress.json is damaged: .*Remove .*toy-pixels.run", error)
+    assert path.read_bytes() == before
+
+
 def test_divergence_says_what_it_leaves(command, tmp_path):
     status, _, error = command("run", "toy-diverging", "--out", tmp_path)
     assert status == 1 and "diverged after 0 good outer steps" in error and "Lower" in error
@@ -272,6 +291,7 @@ def test_every_shipped_record_holds(name):
     (["show", "pixels"], "NAME is 'pixels', but must be one of toy-pixels"),
     (["check", "toy-pixels"], "there is no record .*toy-pixels.json.*run toy-pixels"),
     (["check", "nothing"], "NAME is 'nothing'"),
+    (["shwo"], "COMMAND is 'shwo', but must be one of list, show, run, check, table. Did you mean 'show'"),
 ])  # fmt: skip
 def test_unknown_names_are_one_error(words, message, command):
     status, out, error = command(*words)
@@ -279,7 +299,7 @@ def test_unknown_names_are_one_error(words, message, command):
     assert re.search(message, error)
 
 
-WRONG = [[], ["trian"], ["run"], ["check", "a", "--students", "x"], ["list", "a"]]
+WRONG = [[], ["run"], ["check", "a", "--students", "x"], ["list", "a"]]
 
 
 @pytest.mark.parametrize("words", WRONG)

@@ -94,9 +94,7 @@ def test_few_terms_give_the_truncated_series(terms):
 def test_error_falls_by_the_slowest_eigenvalue_per_term():
     problem, exact = Problem(), Problem().exact()
     scale = 1 / float(problem.eigenvalues[-1])
-    errors = [
-        relative(problem.found(neumann_terms=k, scale=scale)[0], exact) for k in range(0, 91, 10)
-    ]
+    errors = [relative(problem.found(neumann_terms=k, scale=scale)[0], exact) for k in range(0, 91, 10)]
     rates = [(b / a) ** 0.1 for a, b in zip(errors, errors[1:])]
     assert all(rate < 1 for rate in rates)
     assert rates[-1] == pytest.approx(1 - scale * float(problem.eigenvalues[0]), rel=2e-3)
@@ -136,9 +134,7 @@ def test_series_warns_above_two_over_the_largest_eigenvalue_only():
 def test_power_iteration_finds_the_largest_eigenvalue_from_below():
     hessian = Problem().hessian
     wanted = float(torch.linalg.eigvalsh(hessian)[-1])
-    estimates = [
-        float(largest_eigenvalue(lambda p: hessian @ p, hessian[0], n)) for n in (1, 4, 8, 300)
-    ]
+    estimates = [float(largest_eigenvalue(lambda p: hessian @ p, hessian[0], n)) for n in (1, 4, 8, 300)]
     assert estimates == sorted(estimates)
     assert wanted / 2 < estimates[2] <= estimates[-1] <= wanted * (1 + 1e-12)
     assert estimates[-1] == pytest.approx(wanted, rel=1e-6)
@@ -152,9 +148,7 @@ def test_power_iteration_counts_negative_eigenvalues():
 def test_automatic_scale_needs_no_tuning():
     problem = Problem()
     _, metagrad = problem.found(neumann_terms=10, power_iterations=200)
-    assert metagrad.diagnostics["scale"] == pytest.approx(
-        1 / float(problem.eigenvalues[-1]), rel=1e-4
-    )
+    assert metagrad.diagnostics["scale"] == pytest.approx(1 / float(problem.eigenvalues[-1]), rel=1e-4)
 
 
 def test_vanishing_hessian_is_an_error_unless_damped():

@@ -16,9 +16,7 @@ every_distance = pytest.mark.parametrize("distance", DISTANCES)
 
 
 def pixels(batch_size=6):
-    return PixelTeacher(
-        4, steps=4, batch_size=batch_size, shape=SHAPE, num_classes=CLASSES
-    ).double()
+    return PixelTeacher(4, steps=4, batch_size=batch_size, shape=SHAPE, num_classes=CLASSES).double()
 
 
 def generated(batch_size=6):
@@ -89,9 +87,7 @@ def zhao_loop(distance, teacher, module, split, t=0):
         else:
             total = total + (r - s).square().sum()
     total = total / len(classes)
-    learned = {
-        n: p for n, p in teacher.named_parameters() if n not in ("log_rate", "momentum_logit")
-    }
+    learned = {n: p for n, p in teacher.named_parameters() if n not in ("log_rate", "momentum_logit")}
     gradients = torch.autograd.grad(total, list(learned.values()))
     return total.item(), dict(zip(learned, gradients))
 
@@ -163,6 +159,4 @@ def test_rates_get_no_gradient(student, tiny):
 
 def test_only_the_images_of_the_step_get_a_gradient(student, tiny):
     _, gradients = call("cosine", pixels(6), student, tiny, t=1)
-    assert torch.nonzero(gradients["images"].flatten(1).norm(dim=1)).flatten().tolist() == [
-        *range(6, 12)
-    ]
+    assert torch.nonzero(gradients["images"].flatten(1).norm(dim=1)).flatten().tolist() == [*range(6, 12)]

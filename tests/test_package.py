@@ -46,7 +46,7 @@ BELOW = {
     "checkpoint": {"errors", "files", "configuration", "history", "inner", "students"},
     "fit": {"errors", "progress", "ranks", "precision", "configuration", "history", "checkpoint",
             "data", "inner", "students", "compiled", "stacked", "metagrad", "metagrad.base", "evaluate"},
-}
+}  # fmt: skip
 
 
 def imports(path):
@@ -58,14 +58,10 @@ def imports(path):
             base = node.module.split(".")
             if base[0] == "gtnlib":
                 name = ".".join(base[1:])
-                inside = {
-                    f"{name}.{alias.name}".lstrip(".") for alias in node.names
-                } & MODULES.keys()
+                inside = {f"{name}.{alias.name}".lstrip(".") for alias in node.names} & MODULES.keys()
                 found |= inside or {name}
         elif isinstance(node, ast.Import):
-            found |= {
-                a.name.removeprefix("gtnlib.") for a in node.names if a.name.startswith("gtnlib")
-            }
+            found |= {a.name.removeprefix("gtnlib.") for a in node.names if a.name.startswith("gtnlib")}
     return found
 
 
@@ -115,10 +111,7 @@ def test_importing_the_package_touches_no_random_state(random_state_untouched):
 
 
 def test_the_package_is_small():
-    assert (
-        sum(p.stat().st_size for p in PACKAGE.rglob("*") if p.suffix != ".pyc" and p.is_file())
-        < 30e6
-    )
+    assert sum(p.stat().st_size for p in PACKAGE.rglob("*") if p.suffix != ".pyc" and p.is_file()) < 30e6
 
 
 def test_the_wheel_carries_the_records():

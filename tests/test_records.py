@@ -49,6 +49,7 @@ MALFORMED = {
     "seconds": lambda r: r.update(seconds=-1),
     "seconds as truth": lambda r: r.update(seconds=True),
     "memory": lambda r: r.update(peak_memory_mb="much"),
+    "huge": lambda r: r["results"].update(test_accuracy=[[10**400]]),
     "curve": lambda r: r["curves"].update(loss=[[1.0, "two"]]),
     "result": lambda r: r["results"].update(test_accuracy=[[None]]),
     "not a number": lambda r: r["results"].update(test_accuracy=[[float("nan")]]),
@@ -74,6 +75,13 @@ def test_what_is_no_record_is_refused(content, tmp_path):
     (tmp_path / "toy.json").write_bytes(content)
     with pytest.raises(DataError, match="toy.json is not a record, or is damaged"):
         Record.load(tmp_path / "toy.json")
+
+
+def test_text_in_a_record_is_left_alone(tmp_path):
+    record = example()
+    record.configuration["title"] = "[ 1,   2 ]"
+    record.save(tmp_path / "toy.json")
+    assert Record.load(tmp_path / "toy.json") == record
 
 
 def test_a_missing_record_or_teacher_is_a_missing_file(tmp_path):
@@ -179,6 +187,8 @@ DAMAGES = {
     "class": lambda path: altered(path, **{"class": "Linear"}),
     "arguments": lambda path: altered(path, arguments={"colour": "red"}),
     "steps": lambda path: altered(path, arguments={"steps": -1}),
+    "too many steps": lambda path: altered(path, arguments={"steps": 2**50}),
+    "rate": lambda path: altered(path, arguments={"rate": 10**400}),
     "more": lambda path: altered(path, {"more": torch.zeros(1)}),
     "shape": lambda path: altered(path, {"log_rate": torch.zeros(9)}),
     "dtype": lambda path: altered(path, {"log_rate": torch.zeros(3, dtype=torch.int64)}),

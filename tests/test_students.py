@@ -196,10 +196,7 @@ def test_a_list_of_students_is_drawn_from_evenly():
 def test_shape_and_classes_reach_only_those_who_take_them():
     assert make_student(MLP, (2, 4, 4), 5, 0)[1].in_features == 32
     assert make_student(partial(MLP, widths=(3,)), (2, 4, 4), 5, 0)[1].out_features == 3
-    assert (
-        make_student(lambda num_classes: nn.Linear(2, num_classes), (2, 4, 4), 5, 0).out_features
-        == 5
-    )
+    assert make_student(lambda num_classes: nn.Linear(2, num_classes), (2, 4, 4), 5, 0).out_features == 5
     assert make_student(lambda: nn.Linear(2, 3), (2, 4, 4), 5, 0).out_features == 3
 
 

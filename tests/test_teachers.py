@@ -105,9 +105,7 @@ def test_a_network_of_ones_own_can_generate():
 
 
 @pytest.mark.parametrize("make_teacher", [pixels, generated])
-def test_seed_decides_the_teacher_and_leaves_random_state_alone(
-    make_teacher, random_state_untouched
-):
+def test_seed_decides_the_teacher_and_leaves_random_state_alone(make_teacher, random_state_untouched):
     one, two, other = (make_teacher(seed=s).batch(0)[0] for s in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other)
 
@@ -214,9 +212,7 @@ def train_from_file(path, module, steps):
     with np.load(path, allow_pickle=False) as file:
         images, labels, order = (torch.from_numpy(file[k]) for k in ("images", "labels", "order"))
         rate, momentum, weight_decay = file["rate"], file["momentum"], float(file["weight_decay"])
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=1.0, momentum=0.9, weight_decay=weight_decay
-    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.9, weight_decay=weight_decay)
     for t in range(steps):
         t = t % len(order)
         optimizer.param_groups[0].update(lr=float(rate[t]), momentum=float(momentum[t]))

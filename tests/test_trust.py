@@ -1,11 +1,13 @@
 """Every public call refuses what it cannot use; nothing is lost, hidden or let in."""
 
+import io
 import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import urllib.request
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,8 @@ from gtnlib import (
     Implicit, PixelTeacher, RealTeacher, ResNet, Split, StudentRun, TeachingSet, Unrolled, accuracy,
     best_rate, evaluate, fit, inner_step, load_dataset, make_student, train_student,
 )  # fmt: skip
-from gtnlib.data import read_idx
+from gtnlib.data import _read_shipped_mnist, read_idx
+from gtnlib.experiments import EXPERIMENTS, Context
 from gtnlib.experiments.__main__ import main
 from gtnlib.records import Record, load_teacher, save_teacher
 from gtnlib.teachers import Generator
@@ -270,7 +273,27 @@ READERS = {
     "record": Record.load,
     "teaching set": TeachingSet.load,
     "IDX": read_idx,
+    "MNIST": _read_shipped_mnist,
+    "CIFAR-10": lambda path: cifar10(path),
+    "an experiment's progress": lambda path: progress(path),
 }
+
+
+def cifar10(path):
+    """Read the file as a part of CIFAR-10."""
+    batches = path.parent / "cifar-10-batches-bin"
+    batches.mkdir()
+    path.rename(batches / "data_batch_1.bin")
+    load_dataset("cifar10", path.parent, download=False, device="cpu")
+
+
+def progress(path):
+    """Go on with an experiment that kept the file."""
+    experiment = EXPERIMENTS["pixels-unrolled-1"]
+    work = experiment.work_folder(path.parent)
+    work.mkdir()
+    path.rename(work / "progress.json")
+    experiment.run(Context(path.parent, torch.device("cpu"), progress=False))
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
@@ -278,7 +301,7 @@ READERS = {
 def test_a_malicious_file_does_nothing(write, read, tmp_path):
     with open(tmp_path / "file", "wb") as file:
         write(file, Harm(tmp_path / "harm"))
-    with pytest.raises(DataError, match="file"):
+    with pytest.raises(DataError, match=str(tmp_path)):
         read(tmp_path / "file")
     assert not (tmp_path / "harm").exists()
 
@@ -297,11 +320,16 @@ def test_nothing_in_the_library_unpickles_or_evaluates():
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "cifar10"])
 def test_a_download_of_another_content_is_refused(name, tmp_path, monkeypatch):
+    """Even if it could be unpacked."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("malicious"))
+
     class Answer:
-        length, url = 9, None
+        length, url = len(packed.getvalue()), None
 
         def __init__(self, *arguments, **keywords):
-            self.parts = [b"malicious"]
+            self.parts = [packed.getvalue()]
 
         def __enter__(self):
             return self
@@ -315,6 +343,7 @@ def test_a_download_of_another_content_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", Answer)
     with pytest.raises(DataError, match="(?s)could not be downloaded"):
         load_dataset(name, tmp_path, device="cpu")
+    assert not list(tmp_path.rglob("malicious"))
 
 
 # ---------------------------------------------------------------- the command line
@@ -325,6 +354,9 @@ def test_a_download_of_another_content_is_refused(name, tmp_path, monkeypatch):
     (["run", "pixels-unrolled-1", "--device", "tpu9"], "--device is 'tpu9'"),
     (["check", "pixels-unrolled-1", "--out", "nowhere"], "there is no record nowhere"),
     (["check", "pixels-unrolled-1", "--device", ""], "--device is ''"),
+    (["rum", "pixels-unrolled-1"], "COMMAND is 'rum', but must be one of list, show,.*Did you mean 'run'"),
+    (["chek"], "COMMAND is 'chek'.*Did you mean 'check'"),
+    (["Table"], "COMMAND is 'Table'.*Did you mean 'table'"),
 ])  # fmt: skip
 def test_the_command_line_says_one_line(words, message, capsys):
     assert main(words) == 2

@@ -36,9 +36,7 @@ def call(metagrad, teacher, student, split):
     teacher.zero_grad()
     generator = torch.Generator().manual_seed(0)
     loss = metagrad(teacher, StudentRun.start(student), split, generator)
-    return float(loss), {
-        n: p.grad.clone() for n, p in teacher.named_parameters() if p.requires_grad
-    }
+    return float(loss), {n: p.grad.clone() for n, p in teacher.named_parameters() if p.requires_grad}
 
 
 def relative(found, wanted):
@@ -145,9 +143,7 @@ def test_recomputed_and_recorded_leave_the_same_student(make_teacher, flat64, ti
 def test_gradients_of_two_calls_add_up(checkpoint, flat64, tiny):
     student, teacher = flat64(lambda: MLP(SHAPE, CLASSES)), pixels()
     for _ in range(2):
-        Unrolled(checkpoint)(
-            teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0)
-        )
+        Unrolled(checkpoint)(teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0))
     twice = teacher.images.grad.clone()
     teacher.zero_grad()
     Unrolled(checkpoint)(teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0))
@@ -175,9 +171,7 @@ def test_recomputation_keeps_one_batch_alive_and_recording_all(checkpoint, most,
         return x, y
 
     teacher.batch = watched_batch
-    Unrolled(checkpoint, "last")(
-        teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0)
-    )
+    Unrolled(checkpoint, "last")(teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0))
     assert most <= max(alive) <= most + 1
 
 

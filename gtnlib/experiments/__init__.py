@@ -1,6 +1,6 @@
 """Named experiments: each a typed configuration that can be run, resumed, recorded and checked.
 
-    python -m gtnlib.experiments list | show NAME | run NAME | check NAME | table
+python -m gtnlib.experiments list | show NAME | run NAME | check NAME | table
 """
 
 from gtnlib.experiments.base import Check, Context, Experiment

@@ -20,6 +20,7 @@ from gtnlib.experiments.distillation import accuracies, pooled
 from gtnlib.records import RECORDED, Record, shipped
 
 COMMAND = "python -m gtnlib.experiments"
+COMMANDS = ("list", "show", "run", "check", "table")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,8 +55,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment] = EXPERIMENTS,
          folder: Path = RECORDED) -> int:  # fmt: skip
     """Do what the arguments say and return the exit status; `folder` holds the shipped records."""
-    asked = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if words and not words[0].startswith("-"):
+            check_choice("COMMAND", words[0], COMMANDS)
+        asked = parser().parse_args(words)
         if asked.command == "list":
             return _list(experiments, folder)
         if asked.command == "table":

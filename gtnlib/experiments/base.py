@@ -6,13 +6,15 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gtnlib.configuration import differences, plain
 from gtnlib.data import default_device
-from gtnlib.errors import DataError, check_choice
+from gtnlib.errors import DataError, check_choice, check_number
 from gtnlib.files import write_whole
 from gtnlib.records import RECORDED, Record, now, peak_memory_mb
 
@@ -93,15 +95,20 @@ class Tally:
     def __init__(self, experiment: Experiment, context: Context):
         self.path = experiment.work_folder(context.folder) / "progress.json"
         self.device = context.device
-        self.state = {"configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None}
+        self.state: dict[str, Any] = {
+            "configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None,
+        }  # fmt: skip
         if context.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(context.device)
         if self.path.exists():
             try:
                 stored = json.loads(self.path.read_text(encoding="utf-8"))
                 found = differences(stored["configuration"], self.state["configuration"])
-                self.state |= {"started": str(stored["started"]), "peak_memory_mb": stored["peak_memory_mb"]}
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                started, peak = stored["started"], stored["peak_memory_mb"]
+                datetime.fromisoformat(started)
+                peak = peak if peak is None else check_number("peak_memory_mb", peak, 0)
+                self.state |= {"started": started, "peak_memory_mb": peak}
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is damaged: {error}. Remove {self.path.parent}.") from error
             if found:
                 raise ValueError(

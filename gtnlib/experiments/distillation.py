@@ -189,7 +189,7 @@ def accuracies(record: Record) -> list[Statistic]:
             raise ValueError("they must be fractions, at least one per teacher")
         if not isinstance(record.seeds["evaluation"], list):
             raise ValueError("there are no evaluation seeds")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"the record {record.name} has no good test accuracies: {error}.") from error
     return [Statistic(v) for v in values]
 

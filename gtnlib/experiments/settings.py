@@ -6,6 +6,9 @@ Every student here is `ConvNet()`, two blocks of 16 and 32 channels: smaller tha
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from gtnlib.architectures import SPACE
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
@@ -28,7 +31,7 @@ PIXEL_SGD = {"rate": 0.02, "momentum": 0.9}
 
 # By name in the experiment: its class and arguments; and for pixels, for the generator, and for the
 # generator with 100 images, what it needs of the teacher and of `fit`.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "unrolled": {
         "metagrad": "Unrolled",
         "metagrad_args": {"loss_at": "every", "real_batch_size": 128},
@@ -129,8 +132,7 @@ def cost() -> Cost:
         methods={
             "unrolled, graph kept": ("Unrolled", {"checkpoint": False, "loss_at": "last"}),
             "unrolled, recomputed": ("Unrolled", {"checkpoint": True, "loss_at": "last"}),
-            "implicit": ("Implicit", {"neumann_terms": 5, "power_iterations": 4, "batches": 1,
-                                      "damping": 5.0}),
+            "implicit": ("Implicit", {**METHODS["implicit"]["metagrad_args"], "damping": 5.0}),
             "matching": ("GradientMatching", {}),
         },
         teacher_args={"batch_size": 64, "rate": 0.02, "momentum": 0.5},
@@ -177,6 +179,7 @@ def order() -> Comparison:
 
 def transfer() -> Comparison:
     """Students that no teacher has met, but for the first."""
+    short = [replace(recipe, steps=32) for recipe in (*SGD, *ADAM)]
     adam = {f"{name}, Adam": (Lessons(name), ADAM) for name in ("gtn-unrolled", "pixels-unrolled-10")}
     return Comparison(
         name="transfer",
@@ -184,8 +187,7 @@ def transfer() -> Comparison:
         sources={
             **{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS},
             **adam,
-            "real": (Lessons("real", batch_size=64), [Recipe("sgd", 0.01, 32), Recipe("sgd", 0.03, 32),
-                                                      Recipe("adam", 0.001, 32), Recipe("adam", 0.003, 32)]),
+            "real": (Lessons("real", batch_size=64), short),
         },
         students={
             "ConvNet": ("ConvNet", {}),

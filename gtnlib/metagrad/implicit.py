@@ -111,9 +111,11 @@ class Implicit(MetaGradient):
 
     def _solve(self, hessian, v: Tensor) -> Tensor:
         """q ≈ (H + δ)⁻¹ v by the Neumann series."""
-        scale = self.scale
-        if scale == "auto":
+        scale: Tensor | float
+        if isinstance(self.scale, str):
             scale = 1 / largest_eigenvalue(hessian, v, self.power_iterations)
+        else:
+            scale = self.scale
         term = total = v
         norms = [term.norm()]
         for _ in range(self.neumann_terms):

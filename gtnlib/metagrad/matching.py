@@ -43,7 +43,8 @@ def cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
 
 def squared_error(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
     """Squared Euclidean distance of the whole gradient."""
-    return sum((a[name] - b[name]).square().sum() for name in a)
+    first, *others = ((a[name] - b[name]).square().sum() for name in a)
+    return sum(others, first)
 
 
 def _norm(rows: Tensor) -> Tensor:
@@ -125,4 +126,4 @@ def match_class(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
 
 def match_classes(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
     """`match_class` for all classes at once: real, x and y have a leading dimension of classes."""
-    return vmap(lambda *batch: match_class(student, w, *batch, distance))(real, x, y)
+    return vmap(lambda real, x, y: match_class(student, w, real, x, y, distance))(real, x, y)

@@ -79,23 +79,24 @@ class Unrolled(MetaGradient):
                 if t < starts[-1]:
                     state = _step(student, teacher, *state, t, batch_at(t))
 
-        adjoints, losses = (), []
+        adjoints: list = []
+        losses: list[Tensor] = []
         for start in reversed(starts):
             leaves = [s.detach().requires_grad_() for s in states.pop()]
-            state, objective = leaves, 0
+            (w, m), objective = leaves, run.w.new_zeros(())
             with torch.enable_grad():
                 batch_at = teacher.reader()
                 for t in range(start, min(start + block, teacher.steps)):
-                    state = _step(student, teacher, *state, t, batch_at(t))
+                    w, m = _step(student, teacher, w, m, t, batch_at(t))
                     if t in real:
-                        losses.append(student.total(student.compute(loss, (state[0], *split.at(real[t])))))
+                        losses.append(student.total(student.compute(loss, (w, *split.at(real[t])))))
                         objective = objective + losses[-1] / len(real)
-                for s, adjoint in zip(state, adjoints):
+                for s, adjoint in zip((w, m), adjoints):
                     objective = objective + (s * adjoint).sum()
                 objective.backward()
             losses = [value.detach() for value in losses]
             if not adjoints:
-                run.w, run.m = (s.detach() for s in state)
+                run.w, run.m = w.detach(), m.detach()
             adjoints = [leaf.grad for leaf in leaves]
         run.t += teacher.steps
         return torch.stack(losses).mean()
@@ -113,7 +114,7 @@ class Unrolled(MetaGradient):
         run.w, run.m, run.t = ws[steps].clone(), ms[steps].clone(), run.t + steps
 
         adjoint_w, adjoint_m, losses = torch.zeros_like(run.w), torch.zeros_like(run.m), []
-        adjoint_x = [0] * teacher.batches
+        adjoint_x: dict[int, Tensor] = {}
         for t in reversed(range(steps)):
             # A batch that comes back is pulled back once, where all its adjoints are in.
             first = t < teacher.batches
@@ -129,16 +130,17 @@ class Unrolled(MetaGradient):
                     (x, y, rate, momentum, decay),
                 )
             pulled_x, *pulled_rates = map(student.total, pulled)
-            adjoint_x[t % teacher.batches] = adjoint_x[t % teacher.batches] + pulled_x
+            b = t % teacher.batches
+            adjoint_x[b] = adjoint_x[b] + pulled_x if b in adjoint_x else pulled_x
             pull_back(dict(zip((rate, momentum), pulled_rates)))
             if first:
-                pull_back({x: adjoint_x[t]})
-                adjoint_x[t] = 0
+                pull_back({x: adjoint_x.pop(b)})
         return torch.stack(losses).mean()
 
 
 def _step(student, teacher, w: Tensor, m: Tensor, t: int, batch) -> tuple[Tensor, Tensor]:
-    return inner_step(student, w, m, batch, *teacher.rates(t), teacher.weight_decay)
+    rate, momentum = teacher.rates(t)
+    return inner_step(student, w, m, batch, rate, momentum, teacher.weight_decay)
 
 
 def step_back(student, w, m, m_next, adjoint_w, adjoint_m, x, y, rate, momentum, decay):
