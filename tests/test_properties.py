@@ -145,7 +145,10 @@ def bits(tensor):
     return tensor.dtype, tensor.shape, tensor.contiguous().flatten().view(torch.uint8).tolist()
 
 
-@given(st.dictionaries(st.text("abc._0", min_size=1), tensors(), max_size=4), st.dictionaries(texts, plain))
+@given(
+    st.dictionaries(st.text("abc._0", min_size=1), tensors(), min_size=1, max_size=4),
+    st.dictionaries(texts, plain),
+)
 def test_tensors_and_state_come_back_bit_for_bit(tmp_path, kept, state):
     write_tensors(tmp_path / "file", "teacher", kept, state)
     found, read = read_tensors(tmp_path / "file", "teacher")
