@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtnlib.data import Dataset, Split
 from gtnlib.errors import check_choice, check_count, check_kind
@@ -105,30 +105,44 @@ def evaluate(
     images = getattr(check_kind("data", data, Dataset, " load_dataset(…) makes one."), split)
     if isinstance(teacher, type) or not hasattr(teacher, "teaching_set"):
         raise TypeError(f"teacher must be a teacher or a TeachingSet, got {teacher!r}.")
-    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
-        seeds = range(check_count("seeds", seeds))
-    seeds = [check_count("every one of seeds", seed, 0) for seed in seeds]
-    if not len(seeds):
-        raise ValueError("seeds is empty: give at least one.")
+    seeds = check_seeds(seeds)
     steps = teacher.steps if steps is None else check_count("steps", steps)
     between = () if every is None else range(0, steps, check_count("every", every))
     marks = sorted({*between, steps})
-    pupils = []
-    for seed in seeds:
-        module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
-        pupils.append(FlatStudent(module.to(data.device)))
+    pupils = [FlatStudent(fresh(student, data, seed)) for seed in seeds]
     curve_of: dict[int, tuple[float, ...]] = {}
     for group in _groups(pupils, together=data.device.type == "cuda"):
-        lessons = []
-        for i in group:
-            generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seeds[i]))
-            lessons.append(teacher.teaching_set(generator).to(data.device))
-            check_fit(lessons[-1], data)
+        lessons = [lessons_of(teacher, data, seeds[i]) for i in group]
         curve = _train(StackedStudent([pupils[i] for i in group]), lessons, marks, images)
         curve_of.update(zip(group, zip(*curve)))
     curves = [curve_of[i] for i in range(len(seeds))]
     final = Statistic(tuple(curve[-1] for curve in curves))
     return Report(final, tuple(marks), torch.tensor(curves), split)
+
+
+def check_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds of so many students, or those given. Raises ValueError if there is none."""
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+        seeds = range(check_count("seeds", seeds))
+    seeds = [check_count("every one of seeds", seed, 0) for seed in seeds]
+    if not seeds:
+        raise ValueError("seeds is empty: give at least one.")
+    return seeds
+
+
+def fresh(student, data: Dataset, seed: int) -> nn.Module:
+    """The untrained network that this seed gives."""
+    module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
+    return module.to(data.device)
+
+
+def lessons_of(teacher, data: Dataset, seed: int):
+    """What the student of this seed is taught. Raises ValueError unless a teaching set fits the data."""
+    generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
+    lessons = teacher.teaching_set(generator).to(data.device)
+    if isinstance(lessons, TeachingSet):
+        check_fit(lessons, data)
+    return lessons
 
 
 def _groups(pupils: list[FlatStudent], together: bool) -> list[list[int]]:

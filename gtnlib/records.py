@@ -168,14 +168,21 @@ def commit() -> str:
         return f"gtnlib {gtnlib.__version__}"
 
 
+def resident_bytes(peak: bool = False) -> int:
+    """Memory of this process now, or at most so far. OSError where there is no /proc."""
+    kind = "VmHWM:" if peak else "VmRSS:"
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(kind):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {kind[:-1]}")
+
+
 def peak_memory_mb(device: torch.device) -> float | None:
     """Highest memory in use so far, in 10⁶ bytes: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+        return resident_bytes(peak=True) / 1e6
     except OSError:
         pass
     try:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from gtnlib.data import Dataset, Split
 from gtnlib.errors import check_choice, check_count, check_number
-from gtnlib.evaluate import accuracy, check_fit
-from gtnlib.students import FlatStudent, derive_seed, make_student
+from gtnlib.evaluate import accuracy, check_seeds, fresh, lessons_of
+from gtnlib.students import FlatStudent, derive_seed
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -155,9 +155,7 @@ def score(
         of images of `evaluate`.
     splits: where to measure them. images: on so many of each; default all.
     """
-    seeds = range(check_count("seeds", seeds)) if isinstance(seeds, int) else list(seeds)
-    if not len(seeds):
-        raise ValueError("seeds is empty: give at least one.")
+    seeds = check_seeds(seeds)
     for name in splits:
         check_choice("splits", name, ("train", "validation", "test"))
     measured = {name: getattr(data, name) for name in splits}
@@ -166,12 +164,7 @@ def score(
     values: dict[str, list[float]] = {name: [] for name in splits}
     seconds, steps = [], 0
     for seed in seeds:
-        module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
-        module = module.to(data.device)
-        generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
-        lessons = teacher.teaching_set(generator).to(data.device)
-        if not isinstance(lessons, Stream):
-            check_fit(lessons, data)
+        module, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
         began = time.perf_counter()
         steps = train(module, lessons, recipe)
         if data.device.type == "cuda":

@@ -16,7 +16,7 @@ from gtnlib.configuration import differences, plain
 from gtnlib.data import default_device
 from gtnlib.errors import DataError, check_choice, check_number
 from gtnlib.files import write_whole
-from gtnlib.records import RECORDED, Record, now, peak_memory_mb
+from gtnlib.records import RECORDED, Record, commit, device_name, now, peak_memory_mb, versions
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Tally:
     """
 
     def __init__(self, experiment: Experiment, context: Context):
+        self.experiment, self.folder, self.device = experiment, context.folder, context.device
         self.path = experiment.work_folder(context.folder) / "progress.json"
-        self.device = context.device
         self.state: dict[str, Any] = {
             "configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None,
         }  # fmt: skip
@@ -117,19 +117,30 @@ class Tally:
                 )
         self.write()
 
-    @property
-    def started(self) -> str:
-        return self.state["started"]
-
-    @property
-    def peak_memory_mb(self) -> float | None:
-        return self.state["peak_memory_mb"]
+    def record(self, seeds: dict[str, list[int]], seconds: float, curves: dict, results: dict,
+               memory: bool = True) -> Record:  # fmt: skip
+        """Write the record; `memory` says whether the highest of this process belongs in it."""
+        self.write()
+        record = Record(
+            name=self.experiment.name, configuration=self.experiment.configuration(), seeds=seeds,
+            device=device_name(self.device), versions=versions(), commit=commit(),
+            seconds=round(seconds, 3), curves=curves, results=results, started=self.state["started"],
+            peak_memory_mb=self.state["peak_memory_mb"] if memory else None,
+        )  # fmt: skip
+        record.save(self.experiment.record_path(self.folder))
+        return record
 
     def write(self) -> None:
         """Measure the memory and keep it."""
         peaks = [self.state["peak_memory_mb"], peak_memory_mb(self.device)]
         self.state["peak_memory_mb"] = max((p for p in peaks if p is not None), default=None)
         write_whole(self.path, json.dumps(self.state).encode())
+
+
+def sampled(experiment: Experiment, what: str, sample: int, far: list[str], allowed: int = 0) -> Check:
+    """The outcome for a sample of so many measurements, of which those in `far` do not agree."""
+    agree = f"{experiment.name}: {sample} {what} measured again, {sample - len(far)} agree"
+    return Check(len(far) <= allowed, "; ".join([agree, *far]))
 
 
 def check_arguments(name: str, given: Mapping, function, own: tuple = ()) -> None:

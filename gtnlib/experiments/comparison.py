@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -11,10 +11,10 @@ from pathlib import Path
 from gtnlib.data import STATISTICS
 from gtnlib.errors import check_choice, check_count
 from gtnlib.evaluate import Statistic
-from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
-from gtnlib.experiments.lessons import STUDENTS, Lessons, job, measure
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments, sampled
+from gtnlib.experiments.lessons import STUDENTS, Lessons, job, measuring
 from gtnlib.jobs import run_jobs
-from gtnlib.records import Record, commit, device_name, versions
+from gtnlib.records import Record
 from gtnlib.training import Recipe
 
 SELECTION_SEEDS = range(1000, 1002)  # of the students that choose a recipe; never measured on test
@@ -35,8 +35,9 @@ class Comparison(Experiment):
     steps: numbers of steps; None is as many as the recipe has, or the teacher.
     seeds: students per cell.
 
-    The record's results have a list of cells: source, student, steps, recipe (its place in the
-    source's list), test_accuracy (a value per seed) and seconds of training (their mean).
+    The record's results have a list of cells: place (of source, student and steps in the configuration),
+    recipe (its place in the source's list), steps, test_accuracy (a value per seed) and seconds of
+    training (their mean).
     """
 
     sources: Mapping[str, tuple[Lessons, Sequence[Recipe]]]
@@ -56,12 +57,6 @@ class Comparison(Experiment):
         check_count("seeds", self.seeds)
         check_choice("data", self.data, STATISTICS)
 
-    def configuration(self) -> dict:
-        plain = super().configuration()
-        plain["sources"] = {name: {"lessons": asdict(lessons), "recipes": [asdict(r) for r in recipes]}
-                            for name, (lessons, recipes) in self.sources.items()}  # fmt: skip
-        return plain
-
     def cells(self) -> Iterator[tuple[str, str, int | None]]:
         """Names of source and student, and steps."""
         return product(self.sources, self.students, self.steps)
@@ -73,53 +68,36 @@ class Comparison(Experiment):
         return job(list(self.students[student]), lessons, given, seeds, splits, self.data, folder, images)
 
     def run(self, context: Context) -> Record:
-        tally, work = Tally(self, context), self.work_folder(context.folder)
-        carry_out = partial(measure, build=build, folder=context.teachers, device=str(context.device))
-
+        tally, work, cells = Tally(self, context), self.work_folder(context.folder), list(self.cells())
+        recipes = [range(len(self.sources[source][1])) for source, *_ in cells]
         trials = {f"{i:04}-{recipe:02}": self._job(cell, recipe, SELECTION_SEEDS, ["validation"],
                                                    context.teachers, self.selection_images)
-                  for i, cell in enumerate(self.cells())
-                  if len(self.sources[cell[0]][1]) > 1
-                  for recipe in range(len(self.sources[cell[0]][1]))}  # fmt: skip
+                  for i, cell in enumerate(cells) if len(recipes[i]) > 1
+                  for recipe in recipes[i]}  # fmt: skip
+        carry_out = measuring(context, build)
         tried = run_jobs(trials, carry_out, work / "choice", context.workers, context.progress)
-        best: dict[int, tuple[float, int]] = {}
-        for name, result in tried.items():
-            i, recipe = map(int, name.split("-"))
-            value = sum(result["accuracy"]["validation"])
-            if i not in best or value > best[i][0]:
-                best[i] = value, recipe
-        chosen = [best.get(i, (0, 0))[1] for i, _ in enumerate(self.cells())]
         tally.write()
 
+        def validation(i: int, recipe: int) -> float:
+            return sum(tried[f"{i:04}-{recipe:02}"]["accuracy"]["validation"])
+
+        chosen = [max(recipes[i], key=partial(validation, i)) if len(recipes[i]) > 1 else 0
+                  for i in range(len(cells))]  # fmt: skip
         finals = {f"{i:04}": self._job(cell, chosen[i], range(self.seeds), ["test"], context.teachers)
-                  for i, cell in enumerate(self.cells())}  # fmt: skip
+                  for i, cell in enumerate(cells)}  # fmt: skip
         found = run_jobs(finals, carry_out, work / "test", context.workers, context.progress)
-        tally.write()
-        record = Record(
-            name=self.name,
-            configuration=self.configuration(),
+        places = product(*(range(len(axis)) for axis in (self.sources, self.students, self.steps)))
+        return tally.record(
             seeds={"choice": list(SELECTION_SEEDS), "evaluation": list(range(self.seeds))},
-            device=device_name(context.device),
-            versions=versions(),
-            commit=commit(),
-            started=tally.started,
-            seconds=round(sum(sum(result["seconds"]) for result in [*tried.values(), *found.values()]), 3),
-            peak_memory_mb=tally.peak_memory_mb,
+            seconds=sum(sum(result["seconds"]) for result in [*tried.values(), *found.values()]),
             curves={},
             results={"cells": [
-                {"place": list(self._place(cell)), "recipe": chosen[i], "steps": result["steps"],
+                {"place": list(place), "recipe": recipe, "steps": result["steps"],
                  "test_accuracy": result["accuracy"]["test"],
                  "seconds": round(sum(result["seconds"]) / self.seeds, 4)}
-                for i, (cell, result) in enumerate(zip(self.cells(), found.values()))
+                for place, recipe, result in zip(places, chosen, found.values())
             ]},
         )  # fmt: skip
-        record.save(self.record_path(context.folder))
-        return record
-
-    def _place(self, cell) -> tuple[int, int, int]:
-        """Where a cell's source, student and steps stand in the configuration."""
-        source, student, steps = cell
-        return list(self.sources).index(source), list(self.students).index(student), self.steps.index(steps)
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
         """Train new students in a sample of cells; every mean must be within three of the record's
@@ -132,13 +110,12 @@ class Comparison(Experiment):
         sample, far = range(len(cells))[every // 2 :: every], []
         for i in sample:
             again = self._job(cells[i], stored[i]["recipe"], seeds, ["test"], context.teachers)
-            found = measure(again, build, context.teachers, str(context.device))
+            found = measuring(context, build)(again)
             old = Statistic(tuple(stored[i]["test_accuracy"]))
             new = Statistic(tuple(found["accuracy"]["test"]))
             if abs(new.mean - old.mean) > max(3 * old.std, SMALLEST_TOLERANCE):
                 far.append(f"{' / '.join(map(str, cells[i]))}: recorded {old}, now {new}")
-        agree = f"{len(sample)} of {len(cells)} cells measured again, {len(sample) - len(far)} agree"
-        return Check(not far, "; ".join([f"{self.name}: {agree}", *far]))
+        return sampled(self, f"of {len(cells)} cells", len(sample), far)
 
     def summary(self, record: Record) -> str:
         return f"{self.name}: {len(record.results['cells'])} cells × {self.seeds} students"

@@ -15,11 +15,11 @@ import torch
 
 from gtnlib.data import load_dataset
 from gtnlib.errors import check_choice, check_count
-from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments, sampled
 from gtnlib.experiments.distillation import METAGRADS
 from gtnlib.inner import StudentRun
 from gtnlib.jobs import run_jobs
-from gtnlib.records import Record, commit, device_name, versions
+from gtnlib.records import Record, resident_bytes
 from gtnlib.students import ConvNet, FlatStudent, make_student
 from gtnlib.teachers import GeneratorTeacher
 
@@ -81,7 +81,6 @@ class Cost(Experiment):
                 for repeat in range(self.repeats) for i, setting in enumerate(settings)}  # fmt: skip
         folder = self.work_folder(context.folder) / "measured"
         found = run_jobs(jobs, in_fresh_process, folder, progress=context.progress)
-        tally.write()
         cells = []
         for i, setting in enumerate(settings):
             each = [found[f"{repeat:02}-{i:04}"] for repeat in range(self.repeats)]
@@ -92,14 +91,8 @@ class Cost(Experiment):
                 "megabytes": [round(one["peak"] - one["baseline"], 1) for one in each],
                 "baseline": [round(one["baseline"], 1) for one in each],
             })  # fmt: skip
-        record = Record(
-            name=self.name, configuration=self.configuration(), seeds={"student": [0]},
-            device=device_name(context.device), versions=versions(), commit=commit(),
-            started=tally.started, peak_memory_mb=None, curves={}, results={"cells": cells},
-            seconds=round(sum(sum(one["seconds"]) for one in found.values()), 3),
-        )  # fmt: skip
-        record.save(self.record_path(context.folder))
-        return record
+        seconds = sum(sum(one["seconds"]) for one in found.values())
+        return tally.record({"student": [0]}, seconds, {}, {"cells": cells}, memory=False)
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
         """Measure memory again in a few settings. Seconds are the machine's and prove nothing."""
@@ -112,8 +105,7 @@ class Cost(Experiment):
             if abs(new - old) > TOLERANCE * old:
                 far.append(f"{settings[i]['method']}, {settings[i]['steps']} steps: {old:.0f} MiB, "
                            f"now {new:.0f}")  # fmt: skip
-        agree = f"memory of {len(places)} settings measured again, {len(places) - len(far)} agree"
-        return Check(not far, "; ".join([f"{self.name}: {agree}", *far]))
+        return sampled(self, "settings", len(places), far)
 
     def summary(self, record: Record) -> str:
         return f"{self.name}: {len(record.results['cells'])} settings × {self.repeats} processes"
@@ -165,8 +157,7 @@ def memory(device: torch.device, peak: bool = False) -> float:
     if device.type == "cuda":
         used = torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated
         return used(device) / 2**20
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) / 2**10
+    return resident_bytes(peak) / 2**20
 
 
 def forget_peak(device: torch.device) -> None:

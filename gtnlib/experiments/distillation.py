@@ -18,7 +18,7 @@ from gtnlib.experiments.lessons import STUDENTS
 from gtnlib.fit import fit
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
 from gtnlib.records import (
-    TEACHERS, Record, commit, device_name, load_teacher, rounded, save_teacher, versions,
+    TEACHERS, Record, load_teacher, rounded, save_teacher,
 )  # fmt: skip
 from gtnlib.students import derive_seed
 
@@ -124,18 +124,11 @@ class Distillation(Experiment):
         every = max(1, teachers[0].steps // MARKS)  # the test split is used from here on only
         reports = [evaluate(teacher, self.build_student(), data, self.evaluation_seeds, every=every)
                    for teacher in teachers]  # fmt: skip
-        tally.write()
         seconds = [[round(s, 3) for s in accumulate(r.seconds for r in h.records)] for h in histories]
-        record = Record(
-            name=self.name,
-            configuration=self.configuration(),
+        save_teacher(teachers[0], self.teacher_path(context.folder))
+        return tally.record(
             seeds={"fit": seeds, "evaluation": list(range(self.evaluation_seeds))},
-            device=device_name(context.device),
-            versions=versions(),
-            commit=commit(),
-            started=tally.started,
-            seconds=round(sum(history.seconds for history in histories), 3),
-            peak_memory_mb=tally.peak_memory_mb,
+            seconds=sum(history.seconds for history in histories),
             curves={
                 "loss": [[float(f"{loss:.6g}") for loss in history.loss] for history in histories],
                 "seconds": seconds,
@@ -151,9 +144,6 @@ class Distillation(Experiment):
                 "outer_steps": outer_steps,
             },
         )  # fmt: skip
-        save_teacher(teachers[0], self.teacher_path(context.folder))
-        record.save(self.record_path(context.folder))
-        return record
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
         """New students of the recorded teacher: their mean must lie within three of the record's

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from gtnlib.coresets import METHODS as CORESETS
 from gtnlib.coresets import coreset
 from gtnlib.data import Dataset, load_dataset
 from gtnlib.errors import check_count
+from gtnlib.experiments.base import Context
 from gtnlib.records import load_teacher
 from gtnlib.students import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.teachers import RealTeacher, TeachingSet
@@ -111,6 +113,11 @@ def measure(job: dict, build, folder: Path, device: str) -> dict:
     found = score(lessons, build(job["student"]), data, recipe, job["seeds"], job["splits"], job["images"])
     accuracy = {split: list(values) for split, values in found.accuracy.items()}
     return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps}
+
+
+def measuring(context: Context, build) -> Callable[[dict], dict]:
+    """`measure` with the teachers and on the device of a context."""
+    return partial(measure, build=build, folder=context.teachers, device=str(context.device))
 
 
 @lru_cache(maxsize=2)

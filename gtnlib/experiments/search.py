@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 from gtnlib.architectures import SPACE, Architecture, sample_architectures
 from gtnlib.data import STATISTICS
 from gtnlib.errors import check_choice, check_count
-from gtnlib.experiments.base import Check, Context, Experiment, Tally
-from gtnlib.experiments.lessons import Lessons, job, measure
+from gtnlib.evaluate import Statistic
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
+from gtnlib.experiments.lessons import Lessons, job, measuring
 from gtnlib.jobs import run_jobs
-from gtnlib.records import Record, commit, device_name, versions
+from gtnlib.records import Record
 from gtnlib.training import Recipe
 
 SMALLEST_TOLERANCE = 0.02
@@ -52,13 +52,6 @@ class Search(Experiment):
             raise ValueError("no proxy can be called 'truth'.")
         check_choice("data", self.data, STATISTICS)
 
-    def configuration(self) -> dict:
-        plain = super().configuration()
-        for name, (lessons, recipe) in {"truth": self.truth, **self.proxies}.items():
-            described = {"lessons": asdict(lessons), "recipe": asdict(recipe)}
-            (plain if name == "truth" else plain["proxies"])[name] = described
-        return plain
-
     def architectures(self) -> list[Architecture]:
         return sample_architectures(self.candidates, self.candidate_seed, limit=self.limit, space=self.space)
 
@@ -79,10 +72,8 @@ class Search(Experiment):
 
     def run(self, context: Context) -> Record:
         tally, work = Tally(self, context), self.work_folder(context.folder)
-        carry_out = partial(measure, build=build, folder=context.teachers, device=str(context.device))
-        found = run_jobs(dict(self._jobs(context.teachers)), carry_out, work / "candidates",
+        found = run_jobs(dict(self._jobs(context.teachers)), measuring(context, build), work / "candidates",
                          context.workers, context.progress)  # fmt: skip
-        tally.write()
 
         def table(parts: list[list[dict]], split: str) -> list[list[float]]:
             return [[value for part in row for value in part["accuracy"][split]] for row in parts]
@@ -94,16 +85,9 @@ class Search(Experiment):
         everyone = range(self.candidates)
         truth = [[found[f"truth-{i:04}-{seed}"] for seed in range(self.truth_seeds)] for i in everyone]
         proxies = {name: [[found[f"{name}-{i:04}"]] for i in everyone] for name in self.proxies}
-        record = Record(
-            name=self.name,
-            configuration=self.configuration(),
+        return tally.record(
             seeds={"truth": list(range(self.truth_seeds)), "proxy": list(range(self.proxy_seeds))},
-            device=device_name(context.device),
-            versions=versions(),
-            commit=commit(),
-            started=tally.started,
-            seconds=round(sum(sum(result["seconds"]) for result in found.values()), 3),
-            peak_memory_mb=tally.peak_memory_mb,
+            seconds=sum(sum(result["seconds"]) for result in found.values()),
             curves={},
             results={
                 "truth": {"validation": table(truth, "validation"), "test": table(truth, "test"),
@@ -115,8 +99,6 @@ class Search(Experiment):
                 },
             },
         )  # fmt: skip
-        record.save(self.record_path(context.folder))
-        return record
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
         """Train a sample of candidates anew, by every proxy in turn, with new seeds.
@@ -131,16 +113,13 @@ class Search(Experiment):
         places = range(len(architectures))[:: max(1, len(architectures) // SAMPLE)][:SAMPLE]
         for k, i in enumerate(places):
             name = names[k % len(names)]
-            found = measure(self._job(architectures[i], name, seeds, context.teachers), build,
-                            context.teachers, str(context.device))  # fmt: skip
-            new = found["accuracy"]["validation"]
-            stored = record.results["proxies"][name]["validation"][i]
-            old, mean = sum(stored) / len(stored), sum(new) / len(new)
-            spread = (sum((v - mean) ** 2 for v in new) / (len(new) - 1)) ** 0.5
-            if abs(old - mean) > max(3 * spread, SMALLEST_TOLERANCE):
-                far.append(f"{architectures[i]} by {name}: {100 * old:.1f} %, now {100 * mean:.1f} %")
-        message = f"{self.name}: {len(places)} candidates measured again, {len(places) - len(far)} agree"
-        return Check(len(far) <= 1, "; ".join([message, *far]))
+            again = self._job(architectures[i], name, seeds, context.teachers)
+            found = measuring(context, build)(again)
+            old = Statistic(tuple(record.results["proxies"][name]["validation"][i]))
+            new = Statistic(tuple(found["accuracy"]["validation"]))
+            if abs(old.mean - new.mean) > max(3 * new.std, SMALLEST_TOLERANCE):
+                far.append(f"{architectures[i]} by {name}: recorded {old}, now {new}")
+        return sampled(self, "candidates", len(places), far, allowed=1)
 
     def summary(self, record: Record) -> str:
         return f"{self.name}: {self.candidates} candidates, {len(self.proxies)} proxies"

@@ -71,49 +71,37 @@ METHODS: dict[str, dict[str, Any]] = {
 NAMES = {"unrolled": "unrolled", "implicit": "implicit differentiation", "matching": "gradient matching"}
 
 
+def cell(method: str, kind: str, name: str, images: str, teacher: str, lesson: dict) -> Distillation:
+    """The experiment of a method with what `METHODS` says of this kind of teacher."""
+    settings = METHODS[method]
+    return Distillation(
+        name=name,
+        title=f"{images}, {NAMES[method]} ({SMALL})",
+        teacher=teacher,
+        teacher_args={**lesson, **settings[kind]},
+        metagrad=settings["metagrad"],
+        metagrad_args={**settings["metagrad_args"], **settings.get(f"{kind}_args", {})},
+        fit_args=settings[f"{kind}_fit"],
+        teacher_seeds=settings.get(f"{kind}_teachers", TEACHERS_PER_CELL),
+    )
+
+
 def pixels(method: str, per_class: int) -> Distillation:
     """Dataset distillation to so many images per class."""
-    settings, plural = METHODS[method], "" if per_class == 1 else "s"
-    return Distillation(
-        name=f"pixels-{method}-{per_class}",
-        title=f"{per_class} learned image{plural} per class, {NAMES[method]} ({SMALL})",
-        teacher="PixelTeacher",
-        teacher_args={**PIXELS[per_class], **PIXEL_SGD, **settings["pixels"]},
-        metagrad=settings["metagrad"],
-        metagrad_args=settings["metagrad_args"],
-        fit_args=settings["pixels_fit"],
-        teacher_seeds=TEACHERS_PER_CELL,
-    )
+    images = f"{per_class} learned image{'' if per_class == 1 else 's'} per class"
+    lesson = {**PIXELS[per_class], **PIXEL_SGD}
+    return cell(method, "pixels", f"pixels-{method}-{per_class}", images, "PixelTeacher", lesson)
 
 
 def gtn(method: str) -> Distillation:
     """A Generative Teaching Network, with the lesson that served the method best."""
-    settings = METHODS[method]
-    return Distillation(
-        name=f"gtn-{method}",
-        title=f"generated images, {NAMES[method]} ({SMALL})",
-        teacher="GeneratorTeacher",
-        teacher_args=settings["gtn"],
-        metagrad=settings["metagrad"],
-        metagrad_args={**settings["metagrad_args"], **settings.get("gtn_args", {})},
-        fit_args=settings["gtn_fit"],
-        teacher_seeds=settings.get("gtn_teachers", TEACHERS_PER_CELL),
-    )
+    return cell(method, "gtn", f"gtn-{method}", "generated images", "GeneratorTeacher", {})
 
 
 def gtn_100(method: str) -> Distillation:
     """The same lesson for every method: 20 steps on one batch of 100 images."""
-    settings = METHODS[method]
-    return Distillation(
-        name=f"gtn-{method}-100",
-        title=f"100 generated images, {NAMES[method]} ({SMALL})",
-        teacher="GeneratorTeacher",
-        teacher_args={"steps": 20, "batch_size": 100, "batches": 1, **settings["gtn_100"]},
-        metagrad=settings["metagrad"],
-        metagrad_args=settings["metagrad_args"],
-        fit_args=settings["gtn_100_fit"],
-        teacher_seeds=settings.get("gtn_100_teachers", TEACHERS_PER_CELL),
-    )
+    lesson = {"steps": 20, "batch_size": 100, "batches": 1}
+    return cell(method, "gtn_100", f"gtn-{method}-100", "100 generated images", "GeneratorTeacher", lesson)
 
 
 # ---------------------------------------------------------------- what the teachers are good for
