@@ -10,7 +10,7 @@ import torch
 import gtnlib.experiments.distillation as module
 from gtnlib import DataError, DivergenceError, fit
 from gtnlib.configuration import differences
-from gtnlib.experiments import EXPERIMENTS, Context, Distillation
+from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Mixture
 from gtnlib.experiments.__main__ import main
 from gtnlib.files import read_tensors
 from gtnlib.records import RECORDED, Record, shipped
@@ -342,3 +342,21 @@ def test_divergence_error_is_what_fit_raises(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
     with pytest.raises(DivergenceError):
         TOYS["toy-diverging"].run(Context(tmp_path, torch.device("cpu"), progress=False))
+
+
+def test_a_mixture_is_taught_by_all_its_students_and_resumes_to_the_same_record(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
+    settings = {**vars(TOYS["toy-pixels"]), "teacher_seeds": 1, "evaluation_seeds": 2}
+    mixture = Mixture(**settings, others=[("MLP", {"widths": [4]}), ("ConvNet", {"width": [4]})])
+    context = Context(tmp_path / "whole", torch.device("cpu"), progress=False)
+    with pytest.raises(ValueError, match="a student is 'LeNett'.*Did you mean 'LeNet'"):
+        Mixture(**settings, others=[("LeNett", {})])
+    record = mixture.run(context)
+    alone = Distillation(**settings).run(Context(tmp_path / "alone", torch.device("cpu"), progress=False))
+    assert record.curves["loss"] != alone.curves["loss"]
+
+    stopped = Context(tmp_path / "stopped", torch.device("cpu"), progress=False)
+    stop_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        mixture.run(stopped)
+    assert numbers(mixture.run(stopped)) == numbers(record)

@@ -6,10 +6,10 @@ python -m gtnlib.experiments list | show NAME | run NAME | check NAME | table
 from gtnlib.experiments.base import Check, Context, Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.cost import Cost
-from gtnlib.experiments.distillation import Distillation
+from gtnlib.experiments.distillation import Distillation, Mixture
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
 from gtnlib.experiments.settings import EXPERIMENTS
 
 __all__ = ["EXPERIMENTS", "Check", "Comparison", "Context", "Cost", "Distillation", "Experiment",
-           "Lessons", "Search"]  # fmt: skip
+           "Lessons", "Mixture", "Search"]  # fmt: skip

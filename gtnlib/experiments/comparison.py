@@ -11,8 +11,8 @@ from pathlib import Path
 from gtnlib.data import STATISTICS
 from gtnlib.errors import check_choice, check_count
 from gtnlib.evaluate import Statistic
-from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments, sampled
-from gtnlib.experiments.lessons import STUDENTS, Lessons, job, measuring
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
+from gtnlib.experiments.lessons import Lessons, job, measuring, named_student
 from gtnlib.jobs import run_jobs
 from gtnlib.records import Record
 from gtnlib.training import Recipe
@@ -48,9 +48,8 @@ class Comparison(Experiment):
     data: str = "mnist"
 
     def __post_init__(self):
-        for student, arguments in self.students.values():
-            check_choice("a student", student, STUDENTS)
-            check_arguments(f"arguments of {student}", arguments, STUDENTS[student], ("shape", "num_classes"))
+        for student in self.students.values():
+            named_student(*student)
         for name, (_, recipes) in self.sources.items():
             if not recipes:
                 raise ValueError(f"source {name!r} has no recipe: give at least one.")
@@ -122,5 +121,4 @@ class Comparison(Experiment):
 
 
 def build(student):
-    name, arguments = student
-    return partial(STUDENTS[name], **arguments)
+    return named_student(*student)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -14,7 +14,7 @@ from gtnlib.data import STATISTICS, load_dataset
 from gtnlib.errors import DataError, check_choice, check_count
 from gtnlib.evaluate import Statistic, evaluate
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
-from gtnlib.experiments.lessons import STUDENTS
+from gtnlib.experiments.lessons import STUDENTS, named_student
 from gtnlib.fit import fit
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
 from gtnlib.records import (
@@ -96,6 +96,10 @@ class Distillation(Experiment):
     def build_student(self):
         return partial(STUDENTS[self.student], **self.student_args)
 
+    def met(self):
+        """The student, or the list of them to draw from, that teaches the teacher."""
+        return self.build_student()
+
     # ------------------------------------------------------------ run and check
 
     def run(self, context: Context) -> Record:
@@ -112,7 +116,7 @@ class Distillation(Experiment):
         for seed in seeds:
             teacher = self.build_teacher(seed, data)
             history = fit(
-                teacher, self.build_metagrad(), self.build_student(), data, seed=seed,
+                teacher, self.build_metagrad(), self.met(), data, seed=seed,
                 progress=context.progress, callback=measured,
                 checkpoint=self.work_folder(context.folder) / f"teacher-{seed}.safetensors", **arguments,
             )  # fmt: skip
@@ -169,6 +173,24 @@ class Distillation(Experiment):
 
     def files(self, folder: Path) -> list[Path]:
         return [*super().files(folder), self.teacher_path(folder)]
+
+
+@dataclass(frozen=True)
+class Mixture(Distillation):
+    """A distillation of which every outer step draws one of several kinds of student.
+
+    others: of each but `student`, a name of `STUDENTS` and arguments. Accuracies on the way, on the
+    validation split, are of students drawn alike; those of the record, on test, are of `student`.
+    """
+
+    others: Sequence[tuple[str, Mapping]] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.met()
+
+    def met(self):
+        return [self.build_student(), *(named_student(*other) for other in self.others)]
 
 
 def accuracies(record: Record) -> list[Statistic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,8 +13,8 @@ import torch
 from gtnlib.coresets import METHODS as CORESETS
 from gtnlib.coresets import coreset
 from gtnlib.data import Dataset, load_dataset
-from gtnlib.errors import check_count
-from gtnlib.experiments.base import Context
+from gtnlib.errors import check_choice, check_count
+from gtnlib.experiments.base import Context, check_arguments
 from gtnlib.records import load_teacher
 from gtnlib.students import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.teachers import RealTeacher, TeachingSet
@@ -24,6 +24,13 @@ from gtnlib.vit import VisionTransformer
 STUDENTS = {"MLP": MLP, "LeNet": LeNet, "ConvNet": ConvNet, "AlexNet": AlexNet, "ResNet": ResNet,
             "VGG": VGG, "VisionTransformer": VisionTransformer}  # fmt: skip
 REAL = ("real", *CORESETS, "passes")
+
+
+def named_student(name: str, arguments: Mapping) -> partial:
+    """What builds a student: a name of `STUDENTS` and arguments. Raises ValueError for unknown ones."""
+    check_choice("a student", name, STUDENTS)
+    check_arguments(f"arguments of {name}", arguments, STUDENTS[name], ("shape", "num_classes"))
+    return partial(STUDENTS[name], **arguments)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ Every student here is `ConvNet()`, two blocks of 16 and 32 channels: smaller tha
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from gtnlib.architectures import SPACE
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.cost import Cost
-from gtnlib.experiments.distillation import Distillation
+from gtnlib.experiments.distillation import Distillation, Mixture
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
 from gtnlib.training import Recipe
@@ -104,8 +105,25 @@ def gtn_100(method: str) -> Distillation:
     return cell(method, "gtn_100", f"gtn-{method}-100", "100 generated images", "GeneratorTeacher", lesson)
 
 
+# Next to ConvNet, the students of a teacher that is to serve many kinds.
+OTHERS: Sequence[tuple[str, Mapping]] = (
+    ("ConvNet", {"norm": "batch"}),
+    ("ConvNet", {"norm": "none"}),
+    ("MLP", {}),
+    ("LeNet", {}),
+)
+
+
+def mixed(one: Distillation) -> Mixture:
+    """The same cell with one teacher, as many outer steps, and one of five students in each."""
+    arguments = {field.name: getattr(one, field.name) for field in fields(one)}
+    name, title = f"{one.name}-mixed", f"{one.title.removesuffix(f' ({SMALL})')}, five students ({SMALL})"
+    return Mixture(**{**arguments, "name": name, "title": title, "teacher_seeds": 1}, others=OTHERS)
+
+
 # ---------------------------------------------------------------- what the teachers are good for
 
+MIXED = [*(mixed(pixels(method, 10)) for method in METHODS), mixed(gtn_100("matching"))]
 RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{method}-10" for method in METHODS))
 OWN = Recipe()  # the rates that the teacher prescribes
 SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
@@ -165,6 +183,22 @@ def order() -> Comparison:
     )
 
 
+STUDENTS: Mapping[str, tuple[str, Mapping]] = {
+    "ConvNet": ("ConvNet", {}),
+    "ConvNet, half as wide": ("ConvNet", {"width": [8, 16]}),
+    "ConvNet, twice as wide": ("ConvNet", {"width": [32, 64]}),
+    "ConvNet, three blocks": ("ConvNet", {"width": [16, 32, 64]}),
+    "ConvNet, batch norm": ("ConvNet", {"norm": "batch"}),
+    "ConvNet, no norm": ("ConvNet", {"norm": "none"}),
+    "MLP": ("MLP", {}),
+    "LeNet": ("LeNet", {}),
+    "AlexNet": ("AlexNet", {}),
+    "VGG": ("VGG", {}),
+    "ResNet": ("ResNet", {}),
+    "VisionTransformer": ("VisionTransformer", {}),
+}
+
+
 def transfer() -> Comparison:
     """Students that no teacher has met, but for the first."""
     short = [replace(recipe, steps=32) for recipe in (*SGD, *ADAM)]
@@ -177,20 +211,17 @@ def transfer() -> Comparison:
             **adam,
             "real": (Lessons("real", batch_size=64), short),
         },
-        students={
-            "ConvNet": ("ConvNet", {}),
-            "ConvNet, half as wide": ("ConvNet", {"width": [8, 16]}),
-            "ConvNet, twice as wide": ("ConvNet", {"width": [32, 64]}),
-            "ConvNet, three blocks": ("ConvNet", {"width": [16, 32, 64]}),
-            "ConvNet, batch norm": ("ConvNet", {"norm": "batch"}),
-            "ConvNet, no norm": ("ConvNet", {"norm": "none"}),
-            "MLP": ("MLP", {}),
-            "LeNet": ("LeNet", {}),
-            "AlexNet": ("AlexNet", {}),
-            "VGG": ("VGG", {}),
-            "ResNet": ("ResNet", {}),
-            "VisionTransformer": ("VisionTransformer", {}),
-        },
+        students=STUDENTS,
+    )
+
+
+def transfer_mixed() -> Comparison:
+    """The same students, from teachers that have met five of them."""
+    return Comparison(
+        name="transfer-mixed",
+        title="twelve networks taught by teachers that have met five of them",
+        sources={name: (Lessons(name), [OWN]) for name in (*(one.name for one in MIXED), "gtn-matching-100")},
+        students=STUDENTS,
     )
 
 
@@ -221,11 +252,13 @@ LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
     *(gtn_100(method) for method in METHODS),
+    *MIXED,
     cost(),
     few_steps(),
     many_steps(),
     order(),
     transfer(),
+    transfer_mixed(),
     search(),
 ]
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in LIST}
