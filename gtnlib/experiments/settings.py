@@ -241,7 +241,7 @@ def search() -> Search:
             "herding": (Lessons("herding", batch_size=64), Recipe("sgd", 0.03, steps=32)),
             "real-128": (fresh, Recipe("sgd", 0.03, steps=128)),
         },
-        truth_seeds=3,
+        truth_seeds=2,
         proxy_seeds=2,
         limit=1_000_000,
         space={**SPACE, "width": (4, 8, 16)},
