@@ -200,15 +200,14 @@ STUDENTS: Mapping[str, tuple[str, Mapping]] = {
 
 
 def transfer() -> Comparison:
-    """Students that no teacher has met, but for the first."""
+    """Students that no teacher has met, but for the first; by the teacher's recipe and by a chosen one."""
     short = [replace(recipe, steps=32) for recipe in (*SGD, *ADAM)]
-    adam = {f"{name}, Adam": (Lessons(name), ADAM) for name in ("gtn-unrolled", "pixels-unrolled-10")}
     return Comparison(
         name="transfer",
         title="twelve networks taught by teachers that have met one of them",
         sources={
             **{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS},
-            **adam,
+            **chosen(RECORDED_TEACHERS),
             "real": (Lessons("real", batch_size=64), short),
         },
         students=STUDENTS,
@@ -220,9 +219,14 @@ def transfer_mixed() -> Comparison:
     return Comparison(
         name="transfer-mixed",
         title="twelve networks taught by teachers that have met five of them",
-        sources={name: (Lessons(name), [OWN]) for name in (*(one.name for one in MIXED), "gtn-matching-100")},
+        sources=chosen([*(one.name for one in MIXED), "gtn-matching-100"]),
         students=STUDENTS,
     )
+
+
+def chosen(names: Sequence[str]) -> dict[str, tuple[Lessons, Sequence[Recipe]]]:
+    """Recorded teachers, whose students may follow their recipe or Adam, whichever serves them."""
+    return {f"{name}, chosen": (Lessons(name), [OWN, *ADAM]) for name in names}
 
 
 def search() -> Search:
