@@ -27,7 +27,9 @@ class Search(Experiment):
     Parameters
     ----------
     truth: lessons and recipe of the full training on real data, and truth_seeds of it per candidate.
-    proxies: by name, lessons and recipe of a short training, and proxy_seeds of it per candidate.
+    proxies: by name, lessons and recipe of a short training, and proxy_seeds of it per candidate,
+        measured on proxy_images of the validation split, or all: after a training so short, to
+        measure would take longer.
     candidates, candidate_seed, limit, space: of `sample_architectures`.
 
     The record's results hold, for truth and each proxy, validation accuracy (candidates, seeds) and
@@ -39,6 +41,7 @@ class Search(Experiment):
     proxies: Mapping[str, tuple[Lessons, Recipe]]
     truth_seeds: int = 2
     proxy_seeds: int = 1
+    proxy_images: int | None = None
     candidates: int = 100
     candidate_seed: int = 0
     limit: int = 4_000_000
@@ -48,6 +51,8 @@ class Search(Experiment):
     def __post_init__(self):
         for name in ("truth_seeds", "proxy_seeds", "candidates", "limit"):
             check_count(name, getattr(self, name))
+        if self.proxy_images is not None:
+            check_count("proxy_images", self.proxy_images)
         if "truth" in self.proxies:
             raise ValueError("no proxy can be called 'truth'.")
         check_choice("data", self.data, STATISTICS)
@@ -57,8 +62,10 @@ class Search(Experiment):
 
     def _job(self, candidate: Architecture, name: str, seeds: Sequence[int], folder: Path) -> dict:
         lessons, recipe = self.truth if name == "truth" else self.proxies[name]
-        splits = ["validation", "test"] if name == "truth" else ["validation"]
-        return job(asdict(candidate), lessons, recipe, seeds, splits, self.data, folder)
+        splits, images = (
+            (["validation", "test"], None) if name == "truth" else (["validation"], self.proxy_images)
+        )
+        return job(asdict(candidate), lessons, recipe, seeds, splits, self.data, folder, images)
 
     def _jobs(self, folder: Path) -> Iterator[tuple[str, dict]]:
         """One per proxy and candidate; of the full training, which takes long, one per seed as well."""

@@ -247,6 +247,7 @@ def search() -> Search:
         },
         truth_seeds=2,
         proxy_seeds=2,
+        proxy_images=2000,
         limit=1_000_000,
         space={**SPACE, "width": (4, 8, 16)},
     )
