@@ -238,7 +238,7 @@ def search() -> Search:
         truth=(Lessons("passes", batch_size=128), Recipe("adam", 0.003, steps=1170, cosine=True)),
         proxies={
             **{name: (Lessons(name), OWN) for name in RECORDED_TEACHERS},
-            "gtn-unrolled-adam": (Lessons("gtn-unrolled"), Recipe("adam", 0.003)),
+            **{f"gtn-{method}-adam": (Lessons(f"gtn-{method}"), Recipe("adam", 0.003)) for method in METHODS},
             "real": (fresh, Recipe("sgd", 0.03, steps=32)),
             "real-adam": (fresh, Recipe("adam", 0.003, steps=32)),
             "k_centre": (Lessons("k_centre", batch_size=64), Recipe("sgd", 0.03, steps=32)),
