@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def glue(name: str, value: object) -> None:
     """Keep a measured value under a name, for the prose of the built book; nothing elsewhere."""
@@ -18,6 +20,12 @@ def glue(name: str, value: object) -> None:
     except ImportError:  # Colab and plain Jupyter show the prose as it is
         return
     keep(name, str(value), display=False)
+
+
+def scientific(value: float) -> str:
+    """One digit and a power of ten, as "3 · 10⁻⁷"."""
+    digit, power = f"{value:.0e}".split("e")
+    return f"{digit} · 10{str(int(power)).translate(RAISED)}"
 
 
 def player(figure: Figure, draw: Callable[[int], Any], frames: int, alt: str, fps: int = 4):

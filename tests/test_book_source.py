@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROSE = sorted((ROOT / "book").glob("*.md"))
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|tmp|work|mnt|Users)/\w")
+BROKEN_FENCE = re.compile(r"^```+\{[^\n`]*`.*", re.MULTILINE)
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 
 
@@ -29,6 +30,9 @@ def text_problems(text: str, keys: set[str]) -> list[str]:
     """What is wrong with a piece of prose or code, as sentences."""
     cited = [key.strip() for group in CITATION.findall(text) for key in group.split(",")]
     problems = [f"cites {key!r}, which references.bib lacks" for key in cited if key not in keys]
+    problems += [
+        f"is no directive, for a backtick in its title: {m[0]!r}" for m in BROKEN_FENCE.finditer(text)
+    ]
     return problems + [f"names a machine's path {m[0]!r}" for m in MACHINE_PATH.finditer(text)]
 
 
@@ -153,6 +157,7 @@ BREAKS = {
     "short alt text": lambda n: n["cells"][2]["metadata"]["mystnb"]["image"].update(alt="A line."),
     "no caption": lambda n: n["cells"][2]["metadata"]["mystnb"]["figure"].pop("caption"),
     "unknown citation": lambda n: n["cells"][0]["source"].append(" {cite:p}`wang2018,nobody1900`"),
+    "broken directive": lambda n: n["cells"][0]["source"].append("\n```{exercise} Why `x`?\n```"),
     "machine path": lambda n: n["cells"][2].update(source=["open('/home/me/x.npz')"]),
 }
 

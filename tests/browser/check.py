@@ -41,7 +41,7 @@ INSPECT = r"""
     problems.push(`maths with an error: ${node.textContent.slice(0, 60)}`);
   const words = article.cloneNode(true);
   words.querySelectorAll("pre, code, script, style, mjx-container").forEach(node => node.remove());
-  const raw = words.textContent.match(/\$\$|\\\(|\\\[|\\begin\{|\\frac|\{(?:cite|eq|numref|glue)[:}]/);
+  const raw = words.textContent.match(/\$\$|\\\(|\\\[|\\begin\{|\\frac|```|\{(?:cite|eq|numref|glue)[:}]/);
   if (raw) problems.push(`raw source in the text: ${words.textContent.substr(Math.max(0, raw.index - 20), 60)}`);
   for (const image of document.images) {
     const name = image.getAttribute("src").slice(0, 60);
