@@ -97,6 +97,11 @@ def test_a_comparison_measures_every_cell_as_evaluate_does(context, toy):
         assert cells[place]["steps"] == steps and cells[place]["recipe"] == 0
     assert all(cells[2, student, steps]["recipe"] == 1 for student in (0, 1) for steps in (0, 1))
     assert "12 cells × 3 students" in experiment.summary(record)
+    found = comparison.accuracies(record)
+    assert list(found) == list(experiment.cells())
+    assert [list(accuracy.values) for accuracy in found.values()] == [
+        cell["test_accuracy"] for cell in record.results["cells"]
+    ]
 
 
 def test_recipes_are_chosen_on_validation_by_other_students(context, monkeypatch):

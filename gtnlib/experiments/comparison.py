@@ -120,5 +120,12 @@ class Comparison(Experiment):
         return f"{self.name}: {len(record.results['cells'])} cells × {self.seeds} students"
 
 
+def accuracies(record: Record) -> dict[tuple[str, str, int | None], Statistic]:
+    """Test accuracy of every cell of a recorded Comparison, by names of source and student and by steps."""
+    axes = [list(record.configuration[axis]) for axis in ("sources", "students", "steps")]
+    return {tuple(axis[i] for axis, i in zip(axes, cell["place"])): Statistic(tuple(cell["test_accuracy"]))
+            for cell in record.results["cells"]}  # fmt: skip
+
+
 def build(student):
     return named_student(*student)

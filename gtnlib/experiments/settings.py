@@ -183,7 +183,7 @@ def order() -> Comparison:
     )
 
 
-STUDENTS: Mapping[str, tuple[str, Mapping]] = {
+TWELVE: Mapping[str, tuple[str, Mapping]] = {
     "ConvNet": ("ConvNet", {}),
     "ConvNet, half as wide": ("ConvNet", {"width": [8, 16]}),
     "ConvNet, twice as wide": ("ConvNet", {"width": [32, 64]}),
@@ -210,7 +210,7 @@ def transfer() -> Comparison:
             **chosen(RECORDED_TEACHERS),
             "real": (Lessons("real", batch_size=64), short),
         },
-        students=STUDENTS,
+        students=TWELVE,
     )
 
 
@@ -220,7 +220,7 @@ def transfer_mixed() -> Comparison:
         name="transfer-mixed",
         title="twelve networks taught by teachers that have met five of them",
         sources=chosen([*(one.name for one in MIXED), "gtn-matching-100"]),
-        students=STUDENTS,
+        students=TWELVE,
     )
 
 
