@@ -278,6 +278,31 @@ class GeneratorTeacher(Teacher):
         order = rows * size + torch.arange(size)
         return self._freeze(images, self.labels.flatten(), order)
 
+    @torch.no_grad()
+    def as_pixels(self) -> PixelTeacher:
+        """A teacher of the same lesson whose parameters are the images themselves.
+
+        Raises ValueError if they are not one fixed set with as many of every class: if the noise is
+        fresh, or the batches together do not hold a multiple of `num_classes` images.
+        """
+        if self.curriculum == "fresh":
+            raise ValueError("curriculum is 'fresh', so there is no fixed set of images to keep.")
+        batches, size = self.labels.shape
+        per_class, rest = divmod(batches * size, self.num_classes)
+        if rest:
+            raise ValueError(
+                f"{batches} × {size} images are not as many for each of {self.num_classes} classes."
+            )
+        pixels = PixelTeacher(per_class, self.steps, size, shape=self.shape, num_classes=self.num_classes,
+                              learn_rates=self.log_rate.requires_grad,
+                              weight_decay=self.weight_decay)  # fmt: skip
+        pixels = pixels.to(self.noise)
+        pixels.images.copy_(torch.cat([self.batch(b)[0] for b in range(batches)]))
+        pixels.log_rate.copy_(self.log_rate)
+        pixels.momentum_logit.copy_(self.momentum_logit)
+        pixels.momentum_logit.requires_grad_(self.momentum_logit.requires_grad)
+        return pixels
+
 
 class RealTeacher:
     """The baseline: random real images in place of learned ones, drawn anew for every student.

@@ -13,7 +13,7 @@ from gtnlib.configuration import differences
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Mixture
 from gtnlib.experiments.__main__ import main
 from gtnlib.files import read_tensors
-from gtnlib.records import RECORDED, Record, shipped
+from gtnlib.records import RECORDED, Record, load_teacher, shipped
 from killing import killed
 
 TOYS = {
@@ -360,3 +360,18 @@ def test_a_mixture_is_taught_by_all_its_students_and_resumes_to_the_same_record(
     with pytest.raises(KeyboardInterrupt):
         mixture.run(stopped)
     assert numbers(mixture.run(stopped)) == numbers(record)
+
+
+def test_a_mixture_of_a_generator_ships_its_images(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
+    lesson = {"steps": 3, "batch_size": 6, "batches": 1, "hidden": 8, "channels": 2}
+    settings = {**vars(TOYS["toy-matching"]), "teacher": "GeneratorTeacher", "teacher_args": lesson}
+    context = Context(tmp_path, torch.device("cpu"), progress=False)
+    mixture, alone = Mixture(**{**settings, "name": "images"}), Distillation(**settings)
+    records = [one.run(context) for one in (mixture, alone)]
+    assert records[0].curves["loss"] == records[1].curves["loss"]
+    assert records[0].results["images"] == records[1].results["images"]
+    images, network = (load_teacher(one.teacher_path(tmp_path)) for one in (mixture, alone))
+    assert type(images).__name__ == "PixelTeacher"
+    torch.testing.assert_close(images.images, network.as_pixels().images, rtol=2e-2, atol=2e-2)
+    assert mixture.check(records[0], context, 3).passed

@@ -36,6 +36,11 @@ def test_fit_switches_them_and_names_the_choices(toy):
         fit(teacher, Unrolled(), BUILD, toy, 1, progress=False, precision="float16")
 
 
+# On some CPUs torch 2.6 has no compiled convolution in bfloat16: eager, after a warning, is right there.
+UNCOMPILED = "default:sgd could not be compiled.*primitive descriptor for a convolution:RuntimeWarning"
+
+
+@pytest.mark.filterwarnings(UNCOMPILED if torch.__version__ < "2.7" else "error")
 @pytest.mark.parametrize("kind", [FlatStudent, CompiledStudent])
 def test_bfloat16_gives_nearly_the_hypergradient_in_float32(kind, toy):
     found = []

@@ -127,6 +127,32 @@ def test_fresh_noise_repeats_with_its_generator():
     assert torch.equal(sets[0], sets[1]) and not torch.equal(sets[0], sets[2])
 
 
+@pytest.mark.parametrize("learn_rates, momentum", [(True, 0.5), (False, 0.5), (True, 0.0)])
+def test_a_generator_as_pixels_gives_the_same_lesson(learn_rates, momentum):
+    one = GeneratorTeacher(5, 6, batches=2, shape=(1, 8, 8), num_classes=3, learn_rates=learn_rates,
+                           momentum=momentum, weight_decay=0.1)  # fmt: skip
+    with torch.no_grad():
+        one.log_rate.add_(torch.linspace(-1, 1, 5))
+    pixels = one.as_pixels()
+    assert type(pixels) is PixelTeacher and pixels.images.requires_grad
+    assert pixels.batches == 2 and pixels.weight_decay == 0.1
+    for name in ("log_rate", "momentum_logit"):
+        assert getattr(pixels, name).requires_grad == getattr(one, name).requires_grad
+    for t in range(7):
+        torch.testing.assert_close(pixels.batch(t), one.batch(t), rtol=0, atol=0)
+        torch.testing.assert_close(pixels.rates(t), one.rates(t), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"curriculum": "fresh"}, "curriculum is 'fresh'"),
+    ({"batch_size": 4}, "5 × 4 images are not as many for each of 3"),
+])  # fmt: skip
+def test_what_is_no_fixed_balanced_set_cannot_become_pixels(arguments, message):
+    teacher = GeneratorTeacher(5, **{"batch_size": 6, "shape": (1, 8, 8), "num_classes": 3, **arguments})
+    with pytest.raises(ValueError, match=message):
+        teacher.as_pixels()
+
+
 def test_start_from_copies_real_images_of_the_right_classes(toy):
     teacher = pixels().start_from(toy.train, torch.Generator().manual_seed(0))
     for image, label in zip(teacher.images.detach(), teacher.labels):

@@ -21,6 +21,7 @@ from gtnlib.records import (
     TEACHERS, Record, load_teacher, rounded, save_teacher,
 )  # fmt: skip
 from gtnlib.students import derive_seed
+from gtnlib.teachers import GeneratorTeacher
 
 METAGRADS = {"Unrolled": Unrolled, "Implicit": Implicit, "GradientMatching": GradientMatching}
 OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",
@@ -100,6 +101,10 @@ class Distillation(Experiment):
         """The student, or the list of them to draw from, that teaches the teacher."""
         return self.build_student()
 
+    def kept(self, teacher):
+        """What is measured and shipped of a trained teacher."""
+        return teacher
+
     # ------------------------------------------------------------ run and check
 
     def run(self, context: Context) -> Record:
@@ -122,7 +127,7 @@ class Distillation(Experiment):
             )  # fmt: skip
             if history.interrupted:
                 raise KeyboardInterrupt
-            teachers.append(rounded(teacher))
+            teachers.append(rounded(self.kept(teacher)))
             histories.append(history)
 
         every = max(1, teachers[0].steps // MARKS)  # the test split is used from here on only
@@ -177,10 +182,11 @@ class Distillation(Experiment):
 
 @dataclass(frozen=True)
 class Mixture(Distillation):
-    """A distillation of which every outer step draws one of several kinds of student.
+    """A distillation that draws the student of every outer step from several kinds: `student`, `others`.
 
-    others: of each but `student`, a name of `STUDENTS` and arguments. Accuracies on the way, on the
-    validation split, are of students drawn alike; those of the record, on test, are of `student`.
+    others: of each, a name of `STUDENTS` and arguments; none is allowed. Accuracies on the way, on the
+    validation split, are of students drawn alike; those of the record, on test, are of `student`. Of a
+    generator it ships the images alone, which take a tenth of the space.
     """
 
     others: Sequence[tuple[str, Mapping]] = ()
@@ -191,6 +197,9 @@ class Mixture(Distillation):
 
     def met(self):
         return [self.build_student(), *(named_student(*other) for other in self.others)]
+
+    def kept(self, teacher):
+        return teacher.as_pixels() if isinstance(teacher, GeneratorTeacher) else teacher
 
 
 def accuracies(record: Record) -> list[Statistic]:

@@ -1,7 +1,7 @@
 """The named experiments of the book: all their settings, in one place to read and to tune.
 
-Every student here is `ConvNet()`, two blocks of 16 and 32 channels: smaller than the three blocks of
-128 channels that most tables use, so that a CPU is enough.
+Unless a name says otherwise, every student is `ConvNet()`, two blocks of 16 and 32 channels: smaller
+than the three blocks of 128 channels that most tables use, so that a CPU is enough.
 """
 
 from __future__ import annotations
@@ -116,14 +116,25 @@ OTHERS: Sequence[tuple[str, Mapping]] = (
 
 def mixed(one: Distillation) -> Mixture:
     """The same cell with one teacher, as many outer steps, and one of five students in each."""
+    return _other_students(one, "mixed", f"five students ({SMALL})", others=OTHERS)
+
+
+def lenet(one: Distillation) -> Mixture:
+    """The same cell with one teacher that meets LeNet in place of the ConvNet."""
+    return _other_students(one, "lenet", "LeNet", student="LeNet")
+
+
+def _other_students(one: Distillation, suffix: str, words: str, **changes: Any) -> Mixture:
     arguments = {field.name: getattr(one, field.name) for field in fields(one)}
-    name, title = f"{one.name}-mixed", f"{one.title.removesuffix(f' ({SMALL})')}, five students ({SMALL})"
-    return Mixture(**{**arguments, "name": name, "title": title, "teacher_seeds": 1}, others=OTHERS)
+    title = f"{one.title.removesuffix(f' ({SMALL})')}, {words}"
+    return Mixture(**{**arguments, "name": f"{one.name}-{suffix}", "title": title, "teacher_seeds": 1,
+                      **changes})  # fmt: skip
 
 
 # ---------------------------------------------------------------- what the teachers are good for
 
-MIXED = [*(mixed(pixels(method, 10)) for method in METHODS), mixed(gtn_100("matching"))]
+HUNDRED = [*(pixels(method, 10) for method in METHODS), *(gtn_100(method) for method in METHODS)]
+MIXED, LENET = [mixed(one) for one in HUNDRED], [lenet(one) for one in HUNDRED]
 RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{method}-10" for method in METHODS))
 OWN = Recipe()  # the rates that the teacher prescribes
 SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
@@ -215,11 +226,11 @@ def transfer() -> Comparison:
 
 
 def transfer_mixed() -> Comparison:
-    """The same students, from teachers that have met five of them."""
+    """The same students, from teachers of 100 images that have met ConvNet, LeNet or five kinds."""
     return Comparison(
         name="transfer-mixed",
-        title="twelve networks taught by teachers that have met five of them",
-        sources=chosen([*(one.name for one in MIXED), "gtn-matching-100"]),
+        title="twelve networks taught by teachers that have met one of them, another one, or five",
+        sources=chosen([one.name for one in (*HUNDRED, *LENET, *MIXED)]),
         students=TWELVE,
     )
 
@@ -257,6 +268,7 @@ LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
     *(gtn_100(method) for method in METHODS),
+    *LENET,
     *MIXED,
     cost(),
     few_steps(),
