@@ -12,6 +12,7 @@ from gtnlib import DataError, DivergenceError, fit
 from gtnlib.configuration import differences
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Mixture
 from gtnlib.experiments.__main__ import main
+from gtnlib.experiments.settings import SEARCHERS
 from gtnlib.files import read_tensors
 from gtnlib.records import RECORDED, Record, load_teacher, shipped
 from killing import killed
@@ -347,7 +348,9 @@ def test_divergence_error_is_what_fit_raises(toy, tmp_path, monkeypatch):
 def test_a_mixture_is_taught_by_all_its_students_and_resumes_to_the_same_record(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
     settings = {**vars(TOYS["toy-pixels"]), "teacher_seeds": 1, "evaluation_seeds": 2}
-    mixture = Mixture(**settings, others=[("MLP", {"widths": [4]}), ("ConvNet", {"width": [4]})])
+    mixture = Mixture(
+        **settings, others=[("MLP", {"widths": [4]}), ("Architecture", {"depth": 1, "width": 4})]
+    )
     context = Context(tmp_path / "whole", torch.device("cpu"), progress=False)
     with pytest.raises(ValueError, match="a student is 'LeNett'.*Did you mean 'LeNet'"):
         Mixture(**settings, others=[("LeNett", {})])
@@ -375,3 +378,10 @@ def test_a_mixture_of_a_generator_ships_its_images(toy, tmp_path, monkeypatch):
     assert type(images).__name__ == "PixelTeacher"
     torch.testing.assert_close(images.images, network.as_pixels().images, rtol=2e-2, atol=2e-2)
     assert mixture.check(records[0], context, 3).passed
+
+
+def test_teachers_for_the_search_have_not_met_its_candidates():
+    candidates = {str(one) for one in EXPERIMENTS["search"].architectures()}
+    for one in SEARCHERS:
+        met = {str(network) for network in one.met()[1:]}
+        assert len(met) == 20 and not met & candidates

@@ -184,9 +184,10 @@ class Distillation(Experiment):
 class Mixture(Distillation):
     """A distillation that draws the student of every outer step from several kinds: `student`, `others`.
 
-    others: of each, a name of `STUDENTS` and arguments; none is allowed. Accuracies on the way, on the
-    validation split, are of students drawn alike; those of the record, on test, are of `student`. Of a
-    generator it ships the images alone, which take a tenth of the space.
+    others: of each, a name of `STUDENTS` or "Architecture", and arguments; there may be none.
+        Accuracies on the way, on the validation split, are of students drawn alike; those of the
+        record, on test, are of `student`. Of a generator it ships the images alone, which take a tenth
+        of the space.
     """
 
     others: Sequence[tuple[str, Mapping]] = ()

@@ -9,7 +9,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from gtnlib.architectures import Architecture
 from gtnlib.coresets import METHODS as CORESETS
 from gtnlib.coresets import coreset
 from gtnlib.data import Dataset, load_dataset
@@ -26,9 +28,15 @@ STUDENTS = {"MLP": MLP, "LeNet": LeNet, "ConvNet": ConvNet, "AlexNet": AlexNet, 
 REAL = ("real", *CORESETS, "passes")
 
 
-def named_student(name: str, arguments: Mapping) -> partial:
-    """What builds a student: a name of `STUDENTS` and arguments. Raises ValueError for unknown ones."""
-    check_choice("a student", name, STUDENTS)
+def named_student(name: str, arguments: Mapping) -> Callable[..., nn.Module]:
+    """What builds a student: a name of `STUDENTS`, or "Architecture", and arguments.
+
+    Raises ValueError for unknown ones.
+    """
+    check_choice("a student", name, [*STUDENTS, "Architecture"])
+    if name == "Architecture":
+        check_arguments("arguments of Architecture", arguments, Architecture)
+        return Architecture(**arguments)
     check_arguments(f"arguments of {name}", arguments, STUDENTS[name], ("shape", "num_classes"))
     return partial(STUDENTS[name], **arguments)
 

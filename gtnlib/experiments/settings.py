@@ -7,10 +7,10 @@ than the three blocks of 128 channels that most tables use, so that a CPU is eno
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from gtnlib.architectures import SPACE
+from gtnlib.architectures import SPACE, sample_architectures
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.cost import Cost
@@ -105,6 +105,10 @@ def gtn_100(method: str) -> Distillation:
     return cell(method, "gtn_100", f"gtn-{method}-100", "100 generated images", "GeneratorTeacher", lesson)
 
 
+# Where candidates are drawn from, and the most multiplications that one may need.
+SEARCHED: Mapping[str, Sequence] = {**SPACE, "width": (4, 8, 16)}
+LIMIT = 1_000_000
+
 # Next to ConvNet, the students of a teacher that is to serve many kinds.
 OTHERS: Sequence[tuple[str, Mapping]] = (
     ("ConvNet", {"norm": "batch"}),
@@ -124,6 +128,13 @@ def lenet(one: Distillation) -> Mixture:
     return _other_students(one, "lenet", "LeNet", student="LeNet")
 
 
+def searcher(one: Distillation) -> Mixture:
+    """The same cell with one teacher that meets ConvNet and networks from the space that is searched."""
+    others = [("Architecture", asdict(architecture))
+              for architecture in sample_architectures(20, seed=1, limit=LIMIT, space=SEARCHED)]  # fmt: skip
+    return _other_students(one, "searcher", f"networks like those of the search ({SMALL})", others=others)
+
+
 def _other_students(one: Distillation, suffix: str, words: str, **changes: Any) -> Mixture:
     arguments = {field.name: getattr(one, field.name) for field in fields(one)}
     title = f"{one.title.removesuffix(f' ({SMALL})')}, {words}"
@@ -135,6 +146,7 @@ def _other_students(one: Distillation, suffix: str, words: str, **changes: Any) 
 
 HUNDRED = [*(pixels(method, 10) for method in METHODS), *(gtn_100(method) for method in METHODS)]
 MIXED, LENET = [mixed(one) for one in HUNDRED], [lenet(one) for one in HUNDRED]
+SEARCHERS = [searcher(gtn_100(method)) for method in ("unrolled", "matching")]
 RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{method}-10" for method in METHODS))
 OWN = Recipe()  # the rates that the teacher prescribes
 SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
@@ -243,13 +255,15 @@ def chosen(names: Sequence[str]) -> dict[str, tuple[Lessons, Sequence[Recipe]]]:
 def search() -> Search:
     """100 candidates; the short trainings see 2048 images or fewer, the full one about 150 000."""
     fresh = Lessons("real", batch_size=64)
+    with_adam = [*(f"gtn-{method}" for method in METHODS), "gtn-unrolled-100", "gtn-matching-100",
+                 *(one.name for one in SEARCHERS)]  # fmt: skip
     return Search(
         name="search",
         title="100 architectures ranked after a short training, and after a full one",
         truth=(Lessons("passes", batch_size=128), Recipe("adam", 0.003, steps=1170, cosine=True)),
         proxies={
             **{name: (Lessons(name), OWN) for name in RECORDED_TEACHERS},
-            **{f"gtn-{method}-adam": (Lessons(f"gtn-{method}"), Recipe("adam", 0.003)) for method in METHODS},
+            **{f"{name}-adam": (Lessons(name), Recipe("adam", 0.003)) for name in with_adam},
             "real": (fresh, Recipe("sgd", 0.03, steps=32)),
             "real-adam": (fresh, Recipe("adam", 0.003, steps=32)),
             "k_centre": (Lessons("k_centre", batch_size=64), Recipe("sgd", 0.03, steps=32)),
@@ -259,8 +273,8 @@ def search() -> Search:
         truth_seeds=2,
         proxy_seeds=2,
         proxy_images=2000,
-        limit=1_000_000,
-        space={**SPACE, "width": (4, 8, 16)},
+        limit=LIMIT,
+        space=SEARCHED,
     )
 
 
@@ -270,6 +284,7 @@ LIST: list[Experiment] = [
     *(gtn_100(method) for method in METHODS),
     *LENET,
     *MIXED,
+    *SEARCHERS,
     cost(),
     few_steps(),
     many_steps(),
