@@ -91,7 +91,12 @@ def pixels(method: str, per_class: int) -> Distillation:
     """Dataset distillation to so many images per class."""
     images = f"{per_class} learned image{'' if per_class == 1 else 's'} per class"
     lesson = {**PIXELS[per_class], **PIXEL_SGD}
-    return cell(method, "pixels", f"pixels-{method}-{per_class}", images, "PixelTeacher", lesson)
+    one = cell(method, "pixels", f"pixels-{method}-{per_class}", images, "PixelTeacher", lesson)
+    if per_class <= 10:
+        return one
+    # Not all images in every step: implicit differentiation takes the batches together.
+    batches = {"batches": 5} if method == "implicit" else {}
+    return replace(one, metagrad_args={**one.metagrad_args, **batches}, teacher_seeds=1)
 
 
 def gtn(method: str) -> Distillation:
@@ -104,6 +109,27 @@ def gtn_100(method: str) -> Distillation:
     lesson = {"steps": 20, "batch_size": 100, "batches": 1}
     return cell(method, "gtn_100", f"gtn-{method}-100", "100 generated images", "GeneratorTeacher", lesson)
 
+
+def curriculum(what: str, title: str, **changes: Any) -> Distillation:
+    """A smaller unrolled GTN, with one thing changed."""
+    settings = METHODS["unrolled"]
+    return Distillation(
+        name=f"curriculum-{what}",
+        title=f"generated images, unrolled, {title} ({SMALL})",
+        teacher="GeneratorTeacher",
+        teacher_args={"steps": 16, "batch_size": 32, "hidden": 64, "channels": 16, **changes},
+        metagrad=settings["metagrad"],
+        metagrad_args=settings["metagrad_args"],
+        fit_args={"outer_steps": 300, "rate": 3e-3},
+    )
+
+
+CURRICULUM = [
+    curriculum("learned", "learned noise and rates"),
+    curriculum("fixed", "fixed noise", curriculum="fixed"),
+    curriculum("fresh", "fresh noise for every student", curriculum="fresh"),
+    curriculum("fixed-rates", "fixed rates", learn_rates=False),
+]
 
 # Where candidates are drawn from, and the most multiplications that one may need.
 SEARCHED: Mapping[str, Sequence] = {**SPACE, "width": (4, 8, 16)}
@@ -285,6 +311,7 @@ LIST: list[Experiment] = [
     *LENET,
     *MIXED,
     *SEARCHERS,
+    *CURRICULUM,
     cost(),
     few_steps(),
     many_steps(),
