@@ -149,9 +149,9 @@ def mixed(one: Distillation) -> Mixture:
     return _other_students(one, "mixed", f"five students ({SMALL})", others=OTHERS)
 
 
-def lenet(one: Distillation) -> Mixture:
-    """The same cell with one teacher that meets LeNet in place of the ConvNet."""
-    return _other_students(one, "lenet", "LeNet", student="LeNet")
+def perceptron(one: Distillation) -> Mixture:
+    """The same cell with one teacher that meets the perceptron in place of the ConvNet."""
+    return _other_students(one, "mlp", "perceptron", student="MLP")
 
 
 def searcher(one: Distillation) -> Mixture:
@@ -171,7 +171,7 @@ def _other_students(one: Distillation, suffix: str, words: str, **changes: Any) 
 # ---------------------------------------------------------------- what the teachers are good for
 
 HUNDRED = [*(pixels(method, 10) for method in METHODS), *(gtn_100(method) for method in METHODS)]
-MIXED, LENET = [mixed(one) for one in HUNDRED], [lenet(one) for one in HUNDRED]
+MIXED, MLPS = [mixed(one) for one in HUNDRED], [perceptron(one) for one in HUNDRED]
 SEARCHERS = [searcher(gtn_100(method)) for method in ("unrolled", "matching")]
 RECORDED_TEACHERS = (*(f"gtn-{method}" for method in METHODS), *(f"pixels-{method}-10" for method in METHODS))
 OWN = Recipe()  # the rates that the teacher prescribes
@@ -264,11 +264,11 @@ def transfer() -> Comparison:
 
 
 def transfer_mixed() -> Comparison:
-    """The same students, from teachers of 100 images that have met ConvNet, LeNet or five kinds."""
+    """The same students, from teachers of 100 images that have met ConvNet, the perceptron or five kinds."""
     return Comparison(
         name="transfer-mixed",
         title="twelve networks taught by teachers that have met one of them, another one, or five",
-        sources=chosen([one.name for one in (*HUNDRED, *LENET, *MIXED)]),
+        sources=chosen([one.name for one in (*HUNDRED, *MLPS, *MIXED)]),
         students=TWELVE,
     )
 
@@ -308,7 +308,7 @@ LIST: list[Experiment] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
     *(gtn(method) for method in METHODS),
     *(gtn_100(method) for method in METHODS),
-    *LENET,
+    *MLPS,
     *MIXED,
     *SEARCHERS,
     *CURRICULUM,
