@@ -14,6 +14,7 @@ the compiler leaves behind counts for compiled methods, but not its own work. A 
 import argparse
 import copy
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from gtnlib import (
     load_dataset, make_student, train_student,
 )  # fmt: skip
 from gtnlib.compiled import CompiledStudent
-from gtnlib.experiments.cost import measure
+from gtnlib.experiments.cost import ALLOCATOR, measure
 from gtnlib.records import Record, commit, device_name, now, versions
 
 REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
@@ -225,7 +226,8 @@ def fresh_process(args, what: str, steps: int, only: list[str] | None) -> dict:
                str(args.rounds), "--threads", str(args.threads), "--device", args.device]  # fmt: skip
     for name in only or ():
         command += ["--only", name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {**os.environ, **ALLOCATOR}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
