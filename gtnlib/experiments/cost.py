@@ -117,7 +117,11 @@ class Cost(Experiment):
 def in_fresh_process(job: Mapping) -> dict:
     """`outer_step` in a process of its own, so that nobody else's memory is counted."""
     program = "from gtnlib.experiments.cost import main; main()"
-    command = [sys.executable, "-c", program, json.dumps(job)]
+    return printed_by([sys.executable, "-c", program, json.dumps(job)])
+
+
+def printed_by(command: Sequence[str]) -> dict:
+    """The JSON that a process prints in its last line, its memory kept as `ALLOCATOR` says."""
     environment = {**os.environ, **ALLOCATOR}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])

@@ -14,9 +14,7 @@ the compiler leaves behind counts for compiled methods, but not its own work. A 
 import argparse
 import copy
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -30,7 +28,7 @@ from gtnlib import (
     load_dataset, make_student, train_student,
 )  # fmt: skip
 from gtnlib.compiled import CompiledStudent
-from gtnlib.experiments.cost import ALLOCATOR, measure
+from gtnlib.experiments.cost import measure, printed_by
 from gtnlib.records import Record, commit, device_name, now, versions
 
 REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
@@ -226,9 +224,7 @@ def fresh_process(args, what: str, steps: int, only: list[str] | None) -> dict:
                str(args.rounds), "--threads", str(args.threads), "--device", args.device]  # fmt: skip
     for name in only or ():
         command += ["--only", name]
-    environment = {**os.environ, **ALLOCATOR}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed_by(command)
 
 
 def table(title: str, rows: dict[str, dict[int, str]], steps: list[int]) -> str:
