@@ -10,6 +10,7 @@ from gtnlib.experiments.distillation import Distillation, Mixture
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
 from gtnlib.experiments.settings import EXPERIMENTS
+from gtnlib.experiments.trials import Trials
 
 __all__ = ["EXPERIMENTS", "Check", "Comparison", "Context", "Cost", "Distillation", "Experiment",
-           "Lessons", "Mixture", "Search"]  # fmt: skip
+           "Lessons", "Mixture", "Search", "Trials"]  # fmt: skip

@@ -105,39 +105,40 @@ class Distillation(Experiment):
 
     # ------------------------------------------------------------ run and check
 
-    def run(self, context: Context) -> Record:
-        tally, data = Tally(self, context), load_dataset(self.data, device=context.device)
-        outer_steps = self.fit_args["outer_steps"]
-        arguments = {"validate_every": max(1, outer_steps // 20), **self.fit_args}
-        seeds = [self.seed + k for k in range(self.teacher_seeds)]
-        teachers, histories = [], []
+    def train(self, seed: int, data, checkpoint: Path, tally: Tally, context: Context):
+        """The teacher of a seed after training, and its history. KeyboardInterrupt if interrupted."""
+        arguments = {"validate_every": max(1, self.fit_args["outer_steps"] // 20), **self.fit_args}
+        teacher = self.build_teacher(seed, data)
 
         def measured(step, teacher, history):
             if history.validation and history.validation[-1][0] == step + 1:
                 tally.write()
 
+        history = fit(teacher, self.build_metagrad(), self.met(), data, seed=seed, callback=measured,
+                      progress=context.progress, checkpoint=checkpoint, **arguments)  # fmt: skip
+        if history.interrupted:
+            raise KeyboardInterrupt
+        return teacher, history
+
+    def run(self, context: Context) -> Record:
+        tally, data = Tally(self, context), load_dataset(self.data, device=context.device)
+        seeds = [self.seed + k for k in range(self.teacher_seeds)]
+        work, teachers, histories = self.work_folder(context.folder), [], []
         for seed in seeds:
-            teacher = self.build_teacher(seed, data)
-            history = fit(
-                teacher, self.build_metagrad(), self.met(), data, seed=seed,
-                progress=context.progress, callback=measured,
-                checkpoint=self.work_folder(context.folder) / f"teacher-{seed}.safetensors", **arguments,
-            )  # fmt: skip
-            if history.interrupted:
-                raise KeyboardInterrupt
+            teacher, history = self.train(seed, data, work / f"teacher-{seed}.safetensors", tally, context)
             teachers.append(rounded(kept(teacher)))
             histories.append(history)
 
         every = max(1, teachers[0].steps // MARKS)  # the test split is used from here on only
         reports = [evaluate(teacher, self.build_student(), data, self.evaluation_seeds, every=every)
                    for teacher in teachers]  # fmt: skip
-        seconds = [[round(s, 3) for s in accumulate(r.seconds for r in h.records)] for h in histories]
+        seconds = [elapsed(history) for history in histories]
         save_teacher(teachers[0], self.teacher_path(context.folder))
         return tally.record(
             seeds={"fit": seeds, "evaluation": list(range(self.evaluation_seeds))},
             seconds=sum(history.seconds for history in histories),
             curves={
-                "loss": [[float(f"{loss:.6g}") for loss in history.loss] for history in histories],
+                "loss": [shortened(history.loss) for history in histories],
                 "seconds": seconds,
                 "validation": [[[step, time[step - 1], value] for step, value in history.validation]
                                for history, time in zip(histories, seconds)],
@@ -148,7 +149,7 @@ class Distillation(Experiment):
                 "inner_accuracy": [[[round(v, 6) for v in curve] for curve in report.curves.tolist()]
                                    for report in reports],
                 "images": len(teachers[0].teaching_set().images),
-                "outer_steps": outer_steps,
+                "outer_steps": self.fit_args["outer_steps"],
             },
         )  # fmt: skip
 
@@ -201,6 +202,16 @@ def kept(teacher):
     """What is measured and shipped of a trained teacher."""
     one = isinstance(teacher, GeneratorTeacher) and teacher.batches == 1 and teacher.curriculum != "fresh"
     return teacher.as_pixels() if one and teacher.labels.numel() % teacher.num_classes == 0 else teacher
+
+
+def elapsed(history) -> list[float]:
+    """Seconds of training after every outer step."""
+    return [round(s, 3) for s in accumulate(record.seconds for record in history.records)]
+
+
+def shortened(losses: Sequence[float]) -> list[float]:
+    """To six digits."""
+    return [float(f"{loss:.6g}") for loss in losses]
 
 
 def accuracies(record: Record) -> list[Statistic]:
