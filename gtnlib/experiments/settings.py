@@ -17,6 +17,7 @@ from gtnlib.experiments.cost import Cost
 from gtnlib.experiments.distillation import Distillation, Mixture
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
+from gtnlib.experiments.trials import Trials
 from gtnlib.training import Recipe
 
 SMALL = "small student: ConvNet of 16 and 32 channels"
@@ -168,6 +169,45 @@ def _other_students(one: Distillation, suffix: str, words: str, **changes: Any) 
                       **changes})  # fmt: skip
 
 
+# ---------------------------------------------------------------- what was tried
+
+AS_IT_IS: Mapping[str, Mapping] = {"as it is": {}}
+IDEAS: Mapping[str, Mapping[str, Mapping]] = {
+    "unrolled": {
+        "loss after the last step only": {"metagrad_args": {"loss_at": "last"}},
+        "512 real images rather than 128": {"metagrad_args": {"real_batch_size": 512}},
+        "two students per outer step": {"fit_args": {"students_per_step": 2}},
+        "no cosine decay": {"fit_args": {"final_rate": 1.0}},
+    },
+    "implicit": {
+        "20 Neumann terms": {"metagrad_args": {"neumann_terms": 20}},
+        "a damping of 1": {"metagrad_args": {"damping": 1.0}},
+        "students kept for 5 updates": {"metagrad_args": {"updates_per_student": 5}},
+        "two students per outer step": {"fit_args": {"students_per_step": 2}},
+    },
+    "matching": {
+        "layerwise cosine": {"metagrad_args": {"distance": "layerwise-cosine"}},
+        "squared error": {"metagrad_args": {"distance": "squared-error"}},
+        "256 real images per class rather than 64": {"metagrad_args": {"real_batch_size": 256}},
+        "students kept for 40 updates": {"metagrad_args": {"updates_per_student": 40}},
+    },
+}
+
+
+def tried(method: str, one: Distillation) -> Trials:
+    """Ideas for a cell, each with a third of its outer steps."""
+    shorter = {**one.fit_args, "outer_steps": one.fit_args["outer_steps"] // 3}
+    return Trials(
+        name=f"tried-{one.name}",
+        title=f"ideas for {one.name}, each with {shorter['outer_steps']} outer steps",
+        base=replace(one, fit_args=shorter, teacher_seeds=1),
+        changes={**AS_IT_IS, **IDEAS[method]},
+    )
+
+
+TRIED = [tried(method, one) for method in METHODS
+         for one in (*(pixels(method, per_class) for per_class in PIXELS), gtn_100(method))]  # fmt: skip
+
 # ---------------------------------------------------------------- what the teachers are good for
 
 HUNDRED = [*(pixels(method, 10) for method in METHODS), *(gtn_100(method) for method in METHODS)]
@@ -312,6 +352,7 @@ LIST: list[Experiment] = [
     *MIXED,
     *SEARCHERS,
     *CURRICULUM,
+    *TRIED,
     cost(),
     few_steps(),
     many_steps(),
