@@ -194,9 +194,9 @@ IDEAS: Mapping[str, Mapping[str, Mapping]] = {
 }
 
 
-def tried(method: str, one: Distillation) -> Trials:
-    """Ideas for a cell, each with a third of its outer steps."""
-    shorter = {**one.fit_args, "outer_steps": one.fit_args["outer_steps"] // 3}
+def tried(method: str, one: Distillation, part: int = 3) -> Trials:
+    """Ideas for a cell, each with one `part` of its outer steps."""
+    shorter = {**one.fit_args, "outer_steps": one.fit_args["outer_steps"] // part}
     return Trials(
         name=f"tried-{one.name}",
         title=f"ideas for {one.name}, each with {shorter['outer_steps']} outer steps",
@@ -205,8 +205,11 @@ def tried(method: str, one: Distillation) -> Trials:
     )
 
 
-TRIED = [tried(method, one) for method in METHODS
-         for one in (*(pixels(method, per_class) for per_class in PIXELS), gtn_100(method))]  # fmt: skip
+TRIED = [
+    *(tried(method, pixels(method, per_class)) for method in METHODS for per_class in (1, 10)),
+    *(tried(method, pixels(method, 50), part=6) for method in METHODS),
+    *(tried(method, gtn_100(method)) for method in METHODS),
+]
 
 # ---------------------------------------------------------------- what the teachers are good for
 
