@@ -207,7 +207,7 @@ def tried(method: str, one: Distillation, part: int = 3) -> Trials:
 
 TRIED = [
     *(tried(method, pixels(method, per_class)) for method in METHODS for per_class in (1, 10)),
-    *(tried(method, pixels(method, 50), part=6) for method in METHODS),
+    *(tried(method, pixels(method, 50), part=10) for method in METHODS),
     *(tried(method, gtn_100(method)) for method in METHODS),
 ]
 
