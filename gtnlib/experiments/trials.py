@@ -13,7 +13,7 @@ from gtnlib.experiments.distillation import Distillation, elapsed, kept, shorten
 from gtnlib.fit import fit
 from gtnlib.records import Record, rounded
 
-CHECKED = 3  # outer steps that `check` repeats
+CHECKED = 2  # outer steps that `check` repeats
 TOLERANCE = 0.02  # of their losses: another machine rounds otherwise
 
 
