@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from gtnlib.data import load_dataset
 from gtnlib.errors import DivergenceError, check_choice
@@ -42,8 +43,10 @@ class Trials(Experiment):
         for words, change in self.changes.items():
             for name in change:
                 check_choice(f"a name in changes[{words!r}]", name, names)
-            merged = {name: {**getattr(self.base, name), **value} if isinstance(value, Mapping) else value
-                      for name, value in change.items()}  # fmt: skip
+            merged: dict[str, Any] = {}
+            for name, value in change.items():
+                table = isinstance(value, Mapping)
+                merged[name] = {**getattr(self.base, name), **value} if table else value
             made[words] = replace(self.base, **merged)
         return made
 
