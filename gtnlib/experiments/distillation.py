@@ -105,17 +105,23 @@ class Distillation(Experiment):
 
     # ------------------------------------------------------------ run and check
 
+    def fitted(self, seed: int, data, **arguments):
+        """The teacher of a seed after `fit` with these arguments as well, and its history."""
+        every = max(1, self.fit_args["outer_steps"] // 20)
+        teacher = self.build_teacher(seed, data)
+        history = fit(teacher, self.build_metagrad(), self.met(), data, seed=seed,
+                      **{"validate_every": every, **self.fit_args, **arguments})  # fmt: skip
+        return teacher, history
+
     def train(self, seed: int, data, checkpoint: Path, tally: Tally, context: Context):
         """The teacher of a seed after training, and its history. KeyboardInterrupt if interrupted."""
-        arguments = {"validate_every": max(1, self.fit_args["outer_steps"] // 20), **self.fit_args}
-        teacher = self.build_teacher(seed, data)
 
         def measured(step, teacher, history):
             if history.validation and history.validation[-1][0] == step + 1:
                 tally.write()
 
-        history = fit(teacher, self.build_metagrad(), self.met(), data, seed=seed, callback=measured,
-                      progress=context.progress, checkpoint=checkpoint, **arguments)  # fmt: skip
+        teacher, history = self.fitted(seed, data, callback=measured, progress=context.progress,
+                                       checkpoint=checkpoint)  # fmt: skip
         if history.interrupted:
             raise KeyboardInterrupt
         return teacher, history

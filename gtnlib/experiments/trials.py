@@ -11,7 +11,6 @@ from gtnlib.errors import DivergenceError, check_choice
 from gtnlib.evaluate import Statistic, evaluate
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
 from gtnlib.experiments.distillation import Distillation, elapsed, kept, shortened
-from gtnlib.fit import fit
 from gtnlib.records import Record, rounded
 
 CHECKED = 2  # outer steps that `check` repeats
@@ -80,23 +79,27 @@ class Trials(Experiment):
         sample = [(words, variant) for words, variant in self.variants().items()
                   if len(record.curves["loss"][words]) >= CHECKED][::3]  # fmt: skip
         for words, variant in sample:
-            old, teacher = record.curves["loss"][words][:CHECKED], variant.build_teacher(variant.seed, data)
-            seen: list[float] = []
-
-            def enough(step, teacher, history):
-                seen[:] = history.loss
-                if len(seen) == CHECKED:
-                    raise KeyboardInterrupt
-
-            fit(teacher, variant.build_metagrad(), variant.met(), data, seed=variant.seed, progress=False,
-                callback=enough, **variant.fit_args)  # fmt: skip
-            if any(abs(a - b) > TOLERANCE * abs(b) for a, b in zip(seen, old, strict=True)):
-                far.append(f"{words}: losses {old}, now {shortened(seen)}")
+            _, history = variant.fitted(variant.seed, data, progress=False, callback=enough,
+                                        validate_every=None)  # fmt: skip
+            old, new = record.curves["loss"][words][:CHECKED], history.loss
+            if any(abs(a - b) > TOLERANCE * abs(b) for a, b in zip(new, old, strict=True)):
+                far.append(f"{words}: losses {old}, now {shortened(new)}")
         return sampled(self, "trials", len(sample), far)
 
     def summary(self, record: Record) -> str:
-        found = {words: Statistic(tuple(result["validation_accuracy"]))
-                 for words, result in record.results.items() if result["validation_accuracy"]}  # fmt: skip
+        found = accuracies(record)
         best = max(found, key=lambda words: found[words].mean, default=None)
         outcome = "all diverged" if best is None else f"best {best!r}, {found[best]} on validation images"
         return f"{self.name}: {len(record.results)} trials, {outcome}"
+
+
+def enough(step, teacher, history) -> None:
+    """A callback of `fit` that ends it after the outer steps to be checked."""
+    if len(history) == CHECKED:
+        raise KeyboardInterrupt
+
+
+def accuracies(record: Record) -> dict[str, Statistic]:
+    """Validation accuracy of the students of every trial that did not diverge, by its words."""
+    return {words: Statistic(tuple(result["validation_accuracy"]))
+            for words, result in record.results.items() if result["validation_accuracy"]}  # fmt: skip
