@@ -10,17 +10,23 @@ Two teachers (pixels, a generator), three meta-gradients (unrolled, implicit, gr
     report = evaluate(teacher, student=ConvNet, data=mnist, seeds=5)
 """
 
-from gtnlib.architectures import Architecture, sample_architectures
-from gtnlib.data import Dataset, Split, default_device, load_dataset
-from gtnlib.errors import DataError, DivergenceError, DivergenceWarning
-from gtnlib.evaluate import Report, Statistic, accuracy, best_rate, evaluate
-from gtnlib.fit import fit
-from gtnlib.history import History, OuterStep
-from gtnlib.inner import StudentRun, inner_step, train_student
+from gtnlib.students.space import Architecture, sample_architectures
+from gtnlib.data.sets import Dataset, Split, default_device
+from gtnlib.data.load import load_dataset
+from gtnlib.support.errors import DataError, DivergenceError, DivergenceWarning
+from gtnlib.judge.report import Report, Statistic
+from gtnlib.judge.evaluate import accuracy, best_rate, evaluate
+from gtnlib.outer.fit import fit
+from gtnlib.outer.history import History, OuterStep
+from gtnlib.inner.step import StudentRun, inner_step, train_student
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
-from gtnlib.students import MLP, VGG, AlexNet, ConvNet, FlatStudent, LeNet, ResNet, make_student
-from gtnlib.teachers import GeneratorTeacher, PixelTeacher, RealTeacher, TeachingSet
-from gtnlib.vit import VisionTransformer
+from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
+from gtnlib.inner.flat import FlatStudent, make_student
+from gtnlib.teachers.generator import GeneratorTeacher
+from gtnlib.teachers.pixels import PixelTeacher
+from gtnlib.teachers.real import RealTeacher
+from gtnlib.teachers.teaching_set import TeachingSet
+from gtnlib.students.vit import VisionTransformer
 
 __version__ = "0.1.0"
 

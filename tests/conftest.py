@@ -3,13 +3,13 @@
 import functools
 import random
 
+import gtnlib.inner.compiled
 import numpy as np
 import pytest
 import torch
 
-import gtnlib.compiled
 from gtnlib import Dataset, FlatStudent, Split, load_dataset
-from gtnlib.students import seeded
+from gtnlib.support.seeds import seeded
 
 torch.set_num_threads(1)  # the tensors are tiny, so more threads only wait for each other
 
@@ -54,7 +54,7 @@ def flat64():
 @pytest.fixture
 def quick_compile(monkeypatch):
     """torch.compile with all of its tracing and guards, but without its slow last stage."""
-    monkeypatch.setattr(gtnlib.compiled, "_kernels", {})
+    monkeypatch.setattr(gtnlib.inner.compiled, "_kernels", {})
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 

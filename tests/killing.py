@@ -17,11 +17,11 @@ import time
 import traceback
 from pathlib import Path
 
+import gtnlib.support.files
 import torch
+from conftest import toy_data
 
 import gtnlib.experiments.distillation as module
-import gtnlib.files
-from conftest import toy_data
 from gtnlib.experiments.__main__ import main
 
 
@@ -53,7 +53,7 @@ def tear(write, share):
         file = builtins.open(*arguments, **keywords)
         return Torn(file) if len(opened) == write + 1 else file
 
-    gtnlib.files.open = open_
+    gtnlib.support.files.open = open_
 
 
 def broken(train, folder, kills, moments):
@@ -99,7 +99,7 @@ def broken(train, folder, kills, moments):
         torn |= {(part.name, part.stat().st_mtime_ns) for part in folder.rglob("*.part")}
         for path in folder.rglob("*.safetensors"):
             kind = "teacher" if path.name == "toy-long.safetensors" else "checkpoint"
-            gtnlib.files.read_tensors(path, kind)
+            gtnlib.support.files.read_tensors(path, kind)
 
 
 def experiment(tell):
@@ -127,9 +127,12 @@ def fitting(tell):
 
 def killed(*arguments):
     """Run this script; what it prints."""
-    root = str(Path(gtnlib.__file__).parents[1])
+    here = Path(__file__).parent
+    paths = os.pathsep.join(
+        map(str, (Path(gtnlib.__file__).parents[1], here / "outer", here / "experiments"))
+    )
     command = [sys.executable, __file__, *map(str, arguments)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 

@@ -11,9 +11,9 @@ from gtnlib import (
     LeNet, PixelTeacher, RealTeacher, ResNet, Split, TeachingSet, Unrolled, VisionTransformer, evaluate,
     fit, load_dataset, make_student,
 )  # fmt: skip
-from gtnlib.data import class_names
-from gtnlib.students import make_activation, make_norm
-from gtnlib.teachers import Generator
+from gtnlib.data.load import class_names
+from gtnlib.students.networks import make_activation, make_norm
+from gtnlib.teachers.generator import Generator
 
 PIXELS = partial(PixelTeacher, images_per_class=1, steps=2, shape=(1, 8, 8), num_classes=3)
 GENERATED = partial(GeneratorTeacher, steps=2, batch_size=6, shape=(1, 8, 8), num_classes=3)

@@ -12,11 +12,12 @@ from gtnlib import (
     MLP, VGG, ConvNet, DataError, FlatStudent, GeneratorTeacher, LeNet, PixelTeacher, ResNet, Split,
     TeachingSet, Unrolled, fit, make_student,
 )  # fmt: skip
-from gtnlib.data import read_idx
-from gtnlib.files import read_tensors, write_tensors
-from gtnlib.history import History
-from gtnlib.records import Record, load_teacher, rounded, save_teacher
-from gtnlib.students import ACTIVATIONS, NORMS, POOLINGS
+from gtnlib.data.load import read_idx
+from gtnlib.experiments.records import Record
+from gtnlib.outer.history import History
+from gtnlib.students.networks import ACTIVATIONS, NORMS, POOLINGS
+from gtnlib.support.files import read_tensors, write_tensors
+from gtnlib.teachers.files import load_teacher, rounded, save_teacher
 
 pytestmark = pytest.mark.usefixtures("random_state_untouched")
 # The same examples every time, and fixtures that serve all of them.

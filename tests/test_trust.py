@@ -15,19 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_checkpoint import METAGRADS, pixels, train
 
 import gtnlib
 from gtnlib import (
-    MLP, VGG, ConvNet, DataError, Dataset, DivergenceError, DivergenceWarning, FlatStudent, GeneratorTeacher,
-    Implicit, PixelTeacher, RealTeacher, ResNet, Split, StudentRun, TeachingSet, Unrolled, accuracy,
-    best_rate, evaluate, fit, inner_step, load_dataset, make_student, train_student,
+    MLP, VGG, ConvNet, DataError, Dataset, DivergenceError, DivergenceWarning, FlatStudent,
+    GeneratorTeacher, Implicit, PixelTeacher, RealTeacher, ResNet, Split, StudentRun, TeachingSet,
+    Unrolled, accuracy, best_rate, evaluate, fit, inner_step, load_dataset, make_student, train_student,
 )  # fmt: skip
-from gtnlib.data import _read_shipped_mnist, read_idx
+from gtnlib.data.load import _read_shipped_mnist, read_idx
 from gtnlib.experiments import EXPERIMENTS, Context
 from gtnlib.experiments.__main__ import main
-from gtnlib.records import Record, load_teacher, save_teacher
-from gtnlib.teachers import Generator
-from test_checkpoint import METAGRADS, pixels, train
+from gtnlib.experiments.records import Record
+from gtnlib.teachers.files import load_teacher, save_teacher
+from gtnlib.teachers.generator import Generator
 
 X, Y = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
 SPLIT = Split(X, Y, 3)
@@ -243,7 +244,8 @@ for name, make in METAGRADS.items():
 def test_every_method_repeats_in_a_fresh_process():
     root, said = Path(gtnlib.__file__).parents[1], []
     for seed in "12":
-        paths = os.pathsep.join([str(root), os.path.dirname(__file__)])
+        here = Path(__file__).parent
+        paths = os.pathsep.join(map(str, (root, here, here / "outer")))
         done = subprocess.run([sys.executable, "-c", AGAIN, seed], capture_output=True, text=True, check=True,
                               env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": seed})  # fmt: skip
         said.append(done.stdout)

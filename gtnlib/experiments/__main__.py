@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from gtnlib.data import check_device, default_device
-from gtnlib.errors import DataError, DivergenceError, check_choice
+from gtnlib.data.sets import check_device, default_device
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Experiment
 from gtnlib.experiments.distillation import accuracies, pooled
-from gtnlib.records import RECORDED, Record, shipped
+from gtnlib.experiments.records import RECORDED, Record, shipped
+from gtnlib.support.errors import DataError, DivergenceError, check_choice
 
 COMMAND = "python -m gtnlib.experiments"
 COMMANDS = ("list", "show", "run", "check", "table")

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from gtnlib.configuration import differences, plain
-from gtnlib.data import default_device
-from gtnlib.errors import DataError, check_choice, check_number
-from gtnlib.files import write_whole
-from gtnlib.records import RECORDED, Record, commit, device_name, now, peak_memory_mb, versions
+from gtnlib.data.sets import default_device
+from gtnlib.experiments.machine import commit, device_name, now, peak_memory_mb, versions
+from gtnlib.experiments.records import RECORDED, Record
+from gtnlib.support.errors import DataError, check_choice, check_number
+from gtnlib.support.files import write_whole
+from gtnlib.support.identity import differences, plain
 
 
 @dataclass(frozen=True)

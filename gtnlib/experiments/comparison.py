@@ -8,14 +8,14 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from gtnlib.data import STATISTICS
-from gtnlib.errors import check_choice, check_count
-from gtnlib.evaluate import Statistic
+from gtnlib.data.load import STATISTICS
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
 from gtnlib.experiments.lessons import Lessons, job, measuring, named_student
-from gtnlib.jobs import run_jobs
-from gtnlib.records import Record
-from gtnlib.training import Recipe
+from gtnlib.experiments.records import Record
+from gtnlib.judge.report import Statistic
+from gtnlib.judge.training import Recipe
+from gtnlib.support.errors import check_choice, check_count
+from gtnlib.support.jobs import run_jobs
 
 SELECTION_SEEDS = range(1000, 1002)  # of the students that choose a recipe; never measured on test
 SMALLEST_TOLERANCE = 0.01  # of `check`: a spread over a few students can be small by chance

@@ -14,15 +14,17 @@ from pathlib import Path
 
 import torch
 
-from gtnlib.data import load_dataset
-from gtnlib.errors import check_choice, check_count
+from gtnlib.data.load import load_dataset
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments, sampled
 from gtnlib.experiments.distillation import METAGRADS
-from gtnlib.inner import StudentRun
-from gtnlib.jobs import run_jobs
-from gtnlib.records import Record, resident_bytes
-from gtnlib.students import ConvNet, FlatStudent, make_student
-from gtnlib.teachers import GeneratorTeacher
+from gtnlib.experiments.machine import resident_bytes
+from gtnlib.experiments.records import Record
+from gtnlib.inner.flat import FlatStudent, make_student
+from gtnlib.inner.step import StudentRun
+from gtnlib.students.networks import ConvNet
+from gtnlib.support.errors import check_choice, check_count
+from gtnlib.support.jobs import run_jobs
+from gtnlib.teachers.generator import GeneratorTeacher
 
 SAMPLE = 3  # settings that `check` measures again
 TOLERANCE = 0.35  # of memory: an allocator keeps more or less of what was freed

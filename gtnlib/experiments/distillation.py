@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from gtnlib.data import STATISTICS, load_dataset
-from gtnlib.errors import DataError, check_choice, check_count
-from gtnlib.evaluate import Statistic, evaluate
+from gtnlib.data.load import STATISTICS, load_dataset
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
 from gtnlib.experiments.lessons import STUDENTS, named_student
-from gtnlib.fit import fit
+from gtnlib.experiments.records import Record
+from gtnlib.judge.evaluate import evaluate
+from gtnlib.judge.report import Statistic
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
-from gtnlib.records import (
-    TEACHERS, Record, load_teacher, rounded, save_teacher,
-)  # fmt: skip
-from gtnlib.students import derive_seed
-from gtnlib.teachers import GeneratorTeacher
+from gtnlib.outer.fit import fit
+from gtnlib.support.errors import DataError, check_choice, check_count
+from gtnlib.support.seeds import derive_seed
+from gtnlib.teachers.files import TEACHERS, load_teacher, rounded, save_teacher
+from gtnlib.teachers.generator import GeneratorTeacher
 
 METAGRADS = {"Unrolled": Unrolled, "Implicit": Implicit, "GradientMatching": GradientMatching}
 OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",

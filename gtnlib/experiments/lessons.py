@@ -11,17 +11,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gtnlib.architectures import Architecture
-from gtnlib.coresets import METHODS as CORESETS
-from gtnlib.coresets import coreset
-from gtnlib.data import Dataset, load_dataset
-from gtnlib.errors import check_choice, check_count
+from gtnlib.data.load import load_dataset
+from gtnlib.data.sets import Dataset
 from gtnlib.experiments.base import Context, check_arguments
-from gtnlib.records import load_teacher
-from gtnlib.students import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
-from gtnlib.teachers import RealTeacher, TeachingSet
-from gtnlib.training import Recipe, Stream, score
-from gtnlib.vit import VisionTransformer
+from gtnlib.judge.training import Recipe, score
+from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
+from gtnlib.students.space import Architecture
+from gtnlib.students.vit import VisionTransformer
+from gtnlib.support.errors import check_choice, check_count
+from gtnlib.teachers.coresets import METHODS as CORESETS
+from gtnlib.teachers.coresets import coreset
+from gtnlib.teachers.files import load_teacher
+from gtnlib.teachers.real import RealTeacher, Stream
+from gtnlib.teachers.teaching_set import TeachingSet
 
 STUDENTS = {"MLP": MLP, "LeNet": LeNet, "ConvNet": ConvNet, "AlexNet": AlexNet, "ResNet": ResNet,
             "VGG": VGG, "VisionTransformer": VisionTransformer}  # fmt: skip

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gtnlib.architectures import SPACE, Architecture, sample_architectures
-from gtnlib.data import STATISTICS
-from gtnlib.errors import check_choice, check_count
-from gtnlib.evaluate import Statistic
+from gtnlib.data.load import STATISTICS
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
 from gtnlib.experiments.lessons import Lessons, job, measuring
-from gtnlib.jobs import run_jobs
-from gtnlib.records import Record
-from gtnlib.training import Recipe
+from gtnlib.experiments.records import Record
+from gtnlib.judge.report import Statistic
+from gtnlib.judge.training import Recipe
+from gtnlib.students.space import SPACE, Architecture, sample_architectures
+from gtnlib.support.errors import check_choice, check_count
+from gtnlib.support.jobs import run_jobs
 
 SMALLEST_TOLERANCE = 0.02
 SAMPLE = 8

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from gtnlib.architectures import SPACE, sample_architectures
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.cost import Cost
@@ -18,7 +17,8 @@ from gtnlib.experiments.distillation import Distillation, Mixture
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
 from gtnlib.experiments.trials import Trials
-from gtnlib.training import Recipe
+from gtnlib.judge.training import Recipe
+from gtnlib.students.space import SPACE, sample_architectures
 
 SMALL = "small student: ConvNet of 16 and 32 channels"
 TEACHERS_PER_CELL = 3

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gtnlib.data import load_dataset
-from gtnlib.errors import DivergenceError, check_choice
-from gtnlib.evaluate import Statistic, evaluate
+from gtnlib.data.load import load_dataset
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
 from gtnlib.experiments.distillation import Distillation, elapsed, kept, shortened
-from gtnlib.records import Record, rounded
+from gtnlib.experiments.records import Record
+from gtnlib.judge.evaluate import evaluate
+from gtnlib.judge.report import Statistic
+from gtnlib.support.errors import DivergenceError, check_choice
+from gtnlib.teachers.files import rounded
 
 CHECKED = 2  # outer steps that `check` repeats
 TOLERANCE = 0.02  # of their losses: another machine rounds otherwise

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtnlib.data import Split
-from gtnlib.inner import StudentRun
+from gtnlib.data.sets import Split
+from gtnlib.inner.step import StudentRun
 
 
 class MetaGradient:

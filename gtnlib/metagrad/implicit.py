@@ -17,10 +17,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from gtnlib.data import Split
-from gtnlib.errors import DivergenceWarning, check_count, check_number
-from gtnlib.inner import StudentRun, loss_gradient, pull_back, train_student
+from gtnlib.data.sets import Split
+from gtnlib.inner.step import StudentRun, loss_gradient, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
+from gtnlib.support.errors import DivergenceWarning, check_count, check_number
 
 GROWN = 1e6  # a series whose last term is so many times its first has nothing to do with the inverse
 CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or train the student closer to a "

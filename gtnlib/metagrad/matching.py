@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gtnlib.data import Split
-from gtnlib.errors import check_choice, check_count
-from gtnlib.inner import StudentRun, pull_back, train_student
+from gtnlib.data.sets import Split
+from gtnlib.inner.step import StudentRun, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
+from gtnlib.support.errors import check_choice, check_count
 
 EPSILON = 1e-6  # keeps the cosine finite where a gradient vanishes
 

@@ -22,10 +22,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gtnlib.data import Split
-from gtnlib.errors import check_choice, check_count
-from gtnlib.inner import StudentRun, inner_step, loss, loss_gradient, pull_back
+from gtnlib.data.sets import Split
+from gtnlib.inner.step import StudentRun, inner_step, loss, loss_gradient, pull_back
 from gtnlib.metagrad.base import MetaGradient
+from gtnlib.support.errors import check_choice, check_count
 
 
 class Unrolled(MetaGradient):

@@ -27,9 +27,10 @@ from gtnlib import (
     ConvNet, FlatStudent, GeneratorTeacher, GradientMatching, Implicit, StudentRun, Unrolled,
     load_dataset, make_student, train_student,
 )  # fmt: skip
-from gtnlib.compiled import CompiledStudent
 from gtnlib.experiments.cost import measure, printed_by
-from gtnlib.records import Record, commit, device_name, now, versions
+from gtnlib.experiments.machine import commit, device_name, now, versions
+from gtnlib.experiments.records import Record
+from gtnlib.inner.compiled import CompiledStudent
 
 REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
 

@@ -1,0 +1,1 @@
+"""Real images: splits and sets, and where they are loaded from."""

@@ -1,0 +1,219 @@
+"""A student as a pure function of one flat vector, its structure as a key, and how one is built."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, grad_and_value
+
+from gtnlib.support.errors import check_count, check_kind
+from gtnlib.support.seeds import derive_seed, seeded
+
+
+class FlatStudent:
+    """A classifier as a pure function of one flat parameter vector w of length P.
+
+    The inner step, the Hessian and every adjoint are then about plain vectors, as in the maths.
+
+    Parameters
+    ----------
+    module: the classifier. It must hold no buffers and draw no random numbers.
+    dtype: type in which it multiplies and convolves (`torch.autocast`), such as torch.bfloat16;
+        default that of w. Parameters, loss and all derivatives stay in the type of w.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None = None):
+        check_kind("module", module, nn.Module)
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise TypeError(f"dtype must be a torch.dtype or None, got {dtype!r}.")
+        stateful = [name for name, _ in module.named_buffers()]
+        if stateful:
+            raise ValueError(
+                f"the student keeps state in its buffer {stateful[0]!r}, so training it is not a "
+                "pure function. Build normalisation layers with track_running_stats=False."
+            )
+        if any(isinstance(layer, nn.modules.dropout._DropoutNd) for layer in module.modules()):
+            raise ValueError(
+                "the student draws random numbers in a Dropout layer, so training it is not a pure "
+                "function. Build it without."
+            )
+        if not any(True for _ in module.parameters()):
+            raise ValueError("the student has no parameters to train.")
+        self.module, self.dtype = module, dtype
+        self.shapes = {name: p.shape for name, p in module.named_parameters()}
+        self.sizes = [p.numel() for p in module.parameters()]
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return sum(self.sizes)
+
+    def initial(self) -> Tensor:
+        """The module's own parameters as one vector (P,)."""
+        return torch.cat([p.detach().flatten() for p in self.module.parameters()])
+
+    def compute(self, function: Callable, state: tuple, shared: tuple = ()):
+        """function(self, *state, *shared), for a pure function of tensors.
+
+        All heavy work goes through here, so that a subclass can do it another way: compile it once
+        (`CompiledStudent`), or for several students at once (`StackedStudent`, where every tensor
+        of `state` has one row per student and `shared` is the same for all).
+        """
+        return function(self, *state, *shared)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a result of `compute` over all students: for one, the result itself."""
+        return value
+
+    def unflatten(self, w: Tensor) -> dict[str, Tensor]:
+        """Views of w (P,) in the shapes of the module's parameters, by name."""
+        parts = w.split(self.sizes)
+        return {name: part.view(s) for (name, s), part in zip(self.shapes.items(), parts)}
+
+    def logits(self, w: Tensor, x: Tensor) -> Tensor:
+        """Class scores (N, classes) of images x (N, C, H, W)."""
+        if self.dtype is None:
+            return functional_call(self.module, self.unflatten(w), (x,))
+        with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
+            return functional_call(self.module, self.unflatten(w), (x,)).to(w.dtype)
+
+    def loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy; y holds class indices (N,) or probabilities (N, classes)."""
+        return F.cross_entropy(self.logits(w, x), y)
+
+    def gradient(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """∂ℓ/∂w, of shape (P,)."""
+        return self.gradient_and_loss(w, x, y)[0]
+
+    def gradient_and_loss(self, w: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """∂ℓ/∂w (P,) and ℓ (0-d)."""
+        if _differentiated(w, x, y):
+            return grad_and_value(self.loss)(w, x, y)
+        with torch.enable_grad():
+            w = w.detach().requires_grad_()
+            loss = self.loss(w, x, y)
+            return torch.autograd.grad(loss, w)[0], loss.detach()
+
+    def second_order(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """The two second derivatives of ℓ(w; x), each multiplied by the vector a (P,).
+
+        Returns H a = (∂²ℓ/∂w²) a of shape (P,), and (∂²ℓ/∂x∂w) a, of the shape of x. Both are the
+        gradient of the one scalar ⟨∂ℓ/∂w, a⟩, a (Pearlmutter 1994), so they cost a few ordinary
+        gradients, whatever the size of H.
+        """
+        if _differentiated(w, x, y):
+            return grad(lambda w, x: self.gradient(w, x, y) @ a, argnums=(0, 1))(w, x)
+        with torch.enable_grad():
+            w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
+            hessian_a, mixed_a = torch.autograd.grad(gradient, (w, x), a, materialize_grads=True)
+            return hessian_a, mixed_a
+
+    def hessian_product(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
+        """H a alone, of shape (P,)."""
+        if _differentiated(w, x, y):
+            return grad(lambda w: self.gradient(w, x, y) @ a)(w)
+        with torch.enable_grad():
+            w = w.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
+            return torch.autograd.grad(gradient, w, a, materialize_grads=True)[0]
+
+    def through_gradient(
+        self, w: Tensor, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Of the number f(∂ℓ/∂w): its gradient at the images x, and itself (0-d)."""
+        if _differentiated(w, x, y):
+            return grad_and_value(lambda x: f(self.gradient(w, x, y)))(x)
+        with torch.enable_grad():
+            w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
+            value = f(gradient)
+            return torch.autograd.grad(value, x)[0], value.detach()
+
+
+def _differentiated(*tensors: Tensor) -> bool:
+    """Whether autograd records, or a `torch.func` transform is under way.
+
+    Only then must a derivative be a pure function to be differentiated, or mapped, again; else
+    torch.autograd gives the same twice as fast, with fused kernels for normalisation layers.
+    """
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return torch.is_grad_enabled() or any(map(wrapped, tensors))
+
+
+def structure(module: nn.Module) -> tuple | None:
+    """All that a network is but the values of its parameters, as a key that can be compared.
+
+    Two networks with the same key are the same pure function of a parameter vector. None if the
+    network holds something whose value cannot be compared.
+    """
+    common = vars(nn.Module()).keys()
+    try:
+        parts = [
+            (name, type(part), part.training, *((key, _comparable(value))
+             for key, value in vars(part).items() if key not in common))
+            for name, part in module.named_modules()
+        ]  # fmt: skip
+    except TypeError:
+        return None
+    return *parts, *((name, p.shape, p.dtype) for name, p in module.named_parameters())
+
+
+def _comparable(value):
+    """A hashable stand-in that is equal exactly for equal values, or TypeError."""
+    plain = (bool, int, float, str, type, type(None), torch.dtype, types.BuiltinFunctionType)
+    if isinstance(value, plain):
+        return type(value), value
+    if isinstance(value, (list, tuple)):
+        return type(value), *map(_comparable, value)
+    if isinstance(value, types.FunctionType) and not value.__closure__:
+        return value.__code__, _comparable(value.__defaults__)
+    raise TypeError(f"cannot compare {value!r}.")
+
+
+def check_student(student) -> None:
+    """Raise unless `student` is a class or function, or a list of them."""
+    if isinstance(student, Sequence) and not isinstance(student, str):
+        if not student:
+            raise ValueError("student is an empty list.")
+        for one in student:
+            check_student(one)
+    elif isinstance(student, nn.Module):
+        raise TypeError(
+            "student must build a fresh network at every call: pass a class or a function, such as "
+            "ConvNet or lambda: ConvNet(width=64), not one network."
+        )
+    elif not callable(student):
+        raise TypeError(f"student must be a class or function that builds a network, got {student!r}.")
+
+
+def make_student(
+    student: Callable[..., nn.Module] | Sequence[Callable[..., nn.Module]],
+    shape: Sequence[int],
+    num_classes: int,
+    seed: int,
+) -> nn.Module:
+    """Build a freshly initialised student.
+
+    Parameters
+    ----------
+    student: a class or function that returns a classifier, or a list of them to draw from. The
+        keywords `shape` and `num_classes` are passed to those that take them.
+    seed: decides the draw and the initialisation.
+    """
+    check_student(student)
+    check_count("num_classes", num_classes, 2)
+    if isinstance(student, Sequence):
+        student = student[derive_seed("architecture", seed) % len(student)]
+    known = inspect.signature(student).parameters
+    wanted = {"shape": tuple(shape), "num_classes": num_classes}
+    keywords = {name: value for name, value in wanted.items() if name in known}
+    module = seeded(lambda: student(**keywords), derive_seed("initialisation", seed))
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"student must build a torch.nn.Module, got {type(module).__name__}.")
+    return module

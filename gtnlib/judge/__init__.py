@@ -1,0 +1,1 @@
+"""What a teacher is worth: students trained on what it teaches, measured on real images."""

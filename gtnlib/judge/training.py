@@ -1,0 +1,145 @@
+"""Training of any network by an optimiser of torch, on a teacher's batches or on real data.
+
+`fit` and `evaluate` train students by the pure inner step, since that is what a meta-gradient goes
+through. What is only measured, here, takes the usual road: `torch.optim.SGD` or Adam.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gtnlib.data.sets import Dataset
+from gtnlib.inner.flat import FlatStudent
+from gtnlib.judge.evaluate import accuracy, check_seeds, fresh, lessons_of
+from gtnlib.support.errors import check_choice, check_count, check_number
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    optimizer: "sgd" or "adam".
+    rate: learning rate; None for the rates, momenta and weight decay that the teacher prescribes
+        for each step, which only SGD can follow.
+    steps: default as many as the teacher has. Beyond them the teacher starts over.
+    momentum: of SGD. weight_decay: of either. Both only with a `rate`.
+    cosine: let the rate fall to zero along half a cosine.
+    """
+
+    optimizer: str = "sgd"
+    rate: float | None = None
+    steps: int | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    cosine: bool = False
+
+    def __post_init__(self):
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        if self.steps is not None:
+            check_count("steps", self.steps)
+        check_number("momentum", self.momentum, 0, below=1)
+        check_number("weight_decay", self.weight_decay, 0)
+        if self.rate is None:
+            if self.optimizer == "adam" or self.cosine:
+                raise ValueError("rate is None, but only SGD at a constant rate can follow a teacher's.")
+        elif check_number("rate", self.rate, 0) == 0:
+            raise ValueError("rate is 0, but must be positive.")
+
+
+def train(module: nn.Module, lessons, recipe: Recipe) -> int:
+    """Train `module` in place on batches t = 0, 1, … of a TeachingSet or Stream; returns the steps.
+
+    With SGD and the teacher's rates this is the inner step of `fit` and `evaluate`. Values that are
+    not finite stop nothing: such a network simply knows nothing.
+    """
+    steps = recipe.steps or lessons.steps
+    if recipe.rate is not None:
+        decay = recipe.weight_decay
+        fall = [0.5 + 0.5 * math.cos(math.pi * t / steps) if recipe.cosine else 1.0 for t in range(steps)]
+        rates = [(recipe.rate * factor, recipe.momentum) for factor in fall]
+    elif hasattr(lessons, "rates"):
+        decay = lessons.weight_decay
+        rates = list(zip(lessons.rate.tolist(), lessons.momentum.tolist()))
+    else:
+        raise ValueError("rate is None, but real data prescribes none: give one.")
+    parameters = list(module.parameters())
+    if recipe.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, rates[0][0], weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(parameters, *rates[0], weight_decay=decay)
+    group = optimizer.param_groups[0]
+    for t in range(steps):
+        rate, momentum = rates[t % len(rates)]
+        group["lr"] = rate
+        if recipe.optimizer == "sgd":
+            group["momentum"] = momentum
+        x, y = lessons.batch(t)
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    return steps
+
+
+@dataclass(frozen=True)
+class Score:
+    """What networks of one kind are worth after training, one value per seed.
+
+    accuracy: by split, fractions. seconds: of training alone. steps: that each of them took.
+    """
+
+    accuracy: dict[str, tuple[float, ...]]
+    seconds: tuple[float, ...]
+    steps: int
+
+
+def score(
+    teacher,
+    student: Callable[..., nn.Module],
+    data: Dataset,
+    recipe: Recipe,
+    seeds: int | Sequence[int] = 1,
+    splits: Sequence[str] = ("validation",),
+    images: int | None = None,
+) -> Score:
+    """Train fresh networks on what the teacher teaches and measure them on real images.
+
+    Parameters
+    ----------
+    teacher: any that `evaluate` takes, or a Stream of real images.
+    student: class, function, Architecture, or list of them, as for `evaluate`.
+    seeds: how many networks, or their seeds; those of `evaluate` give the networks and the draws
+        of images of `evaluate`.
+    splits: where to measure them. images: on so many of each; default all.
+    """
+    seeds = check_seeds(seeds)
+    for name in splits:
+        check_choice("splits", name, ("train", "validation", "test"))
+    measured = {name: getattr(data, name) for name in splits}
+    if images is not None:
+        measured = {name: part.first(images) for name, part in measured.items()}
+    values: dict[str, list[float]] = {name: [] for name in splits}
+    seconds, steps = [], 0
+    for seed in seeds:
+        module, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
+        began = time.perf_counter()
+        steps = train(module, lessons, recipe)
+        if data.device.type == "cuda":
+            torch.cuda.synchronize(data.device)
+        seconds.append(time.perf_counter() - began)
+        trained = FlatStudent(module)
+        for name, split in measured.items():
+            right = accuracy(trained, trained.initial(), split)
+            assert isinstance(right, float)  # a list is for a StackedStudent
+            values[name].append(right)
+    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps)

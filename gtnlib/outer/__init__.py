@@ -1,0 +1,1 @@
+"""The outer loop: `fit`, what it carries, its checkpoint and its history."""

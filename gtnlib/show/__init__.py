@@ -1,0 +1,1 @@
+"""Figures, players and explorers of the chapters, in one style."""

@@ -1,0 +1,1 @@
+"""Teachers: whatever yields the batch, the rate and the momentum of inner step t."""

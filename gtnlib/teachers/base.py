@@ -1,0 +1,109 @@
+"""What pixels and generators share: steps, rates and momenta, export."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from gtnlib.support.errors import check_count, check_shape
+from gtnlib.teachers.teaching_set import TeachingSet, check_sgd
+
+
+class Teacher(nn.Module):
+    """What pixels and generators share: steps, per-step rates and momenta, export.
+
+    A learning rate is kept as its logarithm and a momentum as its logit, so that any real
+    parameter gives a valid value and a step of the outer optimiser is a relative change.
+    `batches` counts the distinct batches: batch t is batch t mod `batches` again.
+
+    Parameters
+    ----------
+    steps: T, the number of inner steps; at step t ≥ T everything repeats from t mod T.
+    rate, momentum: what every step starts from; 0 < rate, 0 ≤ momentum < 1.
+    learn_rates: make rates and momenta (unless 0) parameters. Only the unrolled meta-gradient
+        can train them; the others leave them where they are.
+    weight_decay: β of the inner loss ℓ + β/2 ‖w‖².
+    """
+
+    # What Adam does well with, for images or generator and for log-rates; see `fit`.
+    outer_rate = 1e-2
+    arguments: dict
+    batches: int
+    labels: Tensor
+
+    def __new__(cls, *args, **keywords):
+        """Keep the constructor's arguments, to tell teachers apart and to build one again."""
+        teacher = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind(teacher, *args, **keywords)
+        except TypeError:
+            return teacher  # __init__ will say what is wrong
+        bound.apply_defaults()
+        teacher.arguments = dict(list(bound.arguments.items())[1:])
+        return teacher
+
+    def __init__(self, shape, num_classes, steps, rate, momentum, learn_rates, weight_decay):
+        super().__init__()
+        self.shape = check_shape(shape)
+        self.num_classes = check_count("num_classes", num_classes, 2)
+        self.steps = check_count("steps", steps)
+        rate, momentum, self.weight_decay = check_sgd(rate, momentum, weight_decay)
+        self.log_rate = nn.Parameter(torch.full((steps,), math.log(rate)), learn_rates)
+        logit = torch.full((steps,), momentum).logit()
+        self.momentum_logit = nn.Parameter(logit, learn_rates and momentum > 0)
+
+    def batch(self, t: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B,) of inner step t, differentiable in the parameters."""
+        raise NotImplementedError
+
+    def batch_labels(self, t: int) -> Tensor:
+        """The labels (B,) of inner step t alone."""
+        raise NotImplementedError
+
+    def reader(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """`batch` for many steps in a row: a batch that comes back is not made a second time."""
+        if self.batches == self.steps:
+            return self.batch
+        made = cache(self.batch)
+        return lambda t: made(t % self.steps % self.batches)
+
+    def resample(self, generator: torch.Generator) -> None:
+        """Draw what is drawn anew for every student; nothing, unless the noise is fresh."""
+
+    def rates(self, t: int) -> tuple[Tensor, Tensor]:
+        """Learning rate η_t and momentum μ_t, 0-d."""
+        t = t % self.steps
+        return self.log_rate[t].exp(), self.momentum_logit[t].sigmoid()
+
+    def parameter_groups(self, rate: float, rates_rate: float) -> list[dict]:
+        """Groups for a torch optimiser: rates and momenta, and everything else."""
+        rates = [p for p in (self.log_rate, self.momentum_logit) if p.requires_grad]
+        others = [p for p in self.parameters()
+                  if p.requires_grad and all(p is not r for r in rates)]  # fmt: skip
+        groups = [{"params": others, "lr": rate}, {"params": rates, "lr": rates_rate}]
+        return [group for group in groups if group["params"]]
+
+    @torch.no_grad()
+    def _freeze(self, images: Tensor, labels: Tensor, order: Tensor) -> TeachingSet:
+        return TeachingSet(
+            images.cpu(), labels.cpu(), order.cpu(), self.log_rate.exp().float().cpu(),
+            self.momentum_logit.sigmoid().float().cpu(), self.weight_decay,
+        )  # fmt: skip
+
+    def teaching_set(self, generator: torch.Generator | None = None) -> TeachingSet:
+        """The teacher as plain arrays on the CPU; `generator` draws the noise, if it is fresh."""
+        raise NotImplementedError
+
+    def export(self, path: str | os.PathLike, generator: torch.Generator | None = None) -> None:
+        """Write the teaching set as an .npz of plain arrays, usable with no gtnlib at all.
+
+        It holds images (N, C, H, W) float32, labels (N,) int64, order (T, B) int64 (the images of
+        every step), rate (T,), momentum (T,) and weight_decay.
+        """
+        self.teaching_set(generator).save(path)

@@ -1,0 +1,136 @@
+"""Generative Teaching Networks (Such et al. 2020): a network from noise and label to image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gtnlib.support.errors import check_choice, check_count, check_kind, check_seed, check_shape
+from gtnlib.support.seeds import seeded
+from gtnlib.teachers.base import Teacher
+from gtnlib.teachers.pixels import PixelTeacher
+from gtnlib.teachers.teaching_set import TeachingSet
+
+CURRICULA = ("learned", "fixed", "fresh")
+
+
+class Generator(nn.Module):
+    """From noise (B, Z) and labels (B,) to images (B, C, H, W) in (−2, 2).
+
+    The network of Such et al. (2020), with its sizes as arguments: two linear layers, then two
+    upsampling 3×3 convolutions, batch normalisation by the batch at hand, LeakyReLU(0.1), 2 tanh.
+    """
+
+    def __init__(self, noise_size=64, shape=(1, 28, 28), num_classes=10, hidden=512, channels=32):
+        super().__init__()
+        image_channels, height, width = check_shape(shape)
+        if height % 4 or width % 4:
+            raise ValueError(f"Generator needs height and width divisible by 4, got {shape}.")
+        self.num_classes = num_classes
+        self.channels = check_count("channels", channels, 2)
+        self.hidden = check_count("hidden", hidden)
+
+        def norm(kind, n):
+            return kind(n, track_running_stats=False)
+
+        self.body = nn.Sequential(
+            nn.Linear(noise_size + num_classes, hidden, bias=False),
+            norm(nn.BatchNorm1d, hidden), nn.LeakyReLU(0.1),
+            nn.Linear(hidden, channels * (height // 4) * (width // 4), bias=False),
+            norm(nn.BatchNorm1d, channels * (height // 4) * (width // 4)), nn.LeakyReLU(0.1),
+            nn.Unflatten(1, (channels, height // 4, width // 4)), nn.Upsample(scale_factor=2),
+            nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False),
+            norm(nn.BatchNorm2d, channels // 2), nn.LeakyReLU(0.1), nn.Upsample(scale_factor=2),
+            nn.Conv2d(channels // 2, image_channels, 3, padding=1),
+        )  # fmt: skip
+        # Convolutions and upsampling of few channels are twice as fast in this layout, eager too.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        code = nn.functional.one_hot(labels, self.num_classes).to(noise.dtype)
+        return 2 * torch.tanh(self.body(torch.cat([noise, code], dim=1)))
+
+
+class GeneratorTeacher(Teacher):
+    """A Generative Teaching Network (Such et al. 2020): a generator and a curriculum of noise.
+
+    Parameters
+    ----------
+    steps: T, inner steps.
+    batch_size: B, generated images per step; labels run through the classes in turn.
+    batches: number of distinct batches, repeated over the steps; default one per step. One batch
+        for all steps makes the inner problem stationary, which implicit differentiation needs.
+    curriculum: "learned" noise vectors, "fixed" ones, or "fresh" noise for every student.
+    noise_size: Z, length of a noise vector.
+    generator: a network called as generator(noise (B, Z), labels (B,)); default `Generator`.
+    hidden, channels: sizes of the default generator.
+    seed: of the noise and of the default generator's weights.
+    """
+
+    outer_rate = 5e-3
+
+    def __init__(self, steps=32, batch_size=64, *, batches=None, curriculum="learned",
+                 noise_size=64, generator=None, hidden=512, channels=32, shape=(1, 28, 28),
+                 num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
+                 seed=0):  # fmt: skip
+        super().__init__(shape, num_classes, steps, rate, momentum, learn_rates, weight_decay)
+        batches = steps if batches is None else check_count("batches", batches)
+        if batches > steps:
+            raise ValueError(f"batches is {batches}, but there are only {steps} steps to use them.")
+        self.curriculum = check_choice("curriculum", curriculum, CURRICULA)
+        self.batches = batches
+        size = (batches, check_count("batch_size", batch_size, 2), check_count("noise_size", noise_size))
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(check_seed(seed)))
+        self.noise = nn.Parameter(noise, requires_grad=curriculum == "learned")
+        self.register_buffer("labels", torch.arange(noise[..., 0].numel()).view(size[:2]) % num_classes)
+        if generator is None:
+            generator = seeded(lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed)
+        self.generator: nn.Module = check_kind("generator", generator, nn.Module)
+
+    @torch.no_grad()
+    def resample(self, generator: torch.Generator) -> None:
+        if self.curriculum == "fresh":
+            fresh = torch.randn(self.noise.shape, generator=generator, device=generator.device)
+            self.noise.copy_(fresh)
+
+    def batch(self, t: int) -> tuple[Tensor, Tensor]:
+        labels = self.batch_labels(t)
+        return self.generator(self.noise[t % self.steps % self.batches], labels), labels
+
+    def batch_labels(self, t: int) -> Tensor:
+        return self.labels[t % self.steps % self.batches]
+
+    @torch.no_grad()
+    def teaching_set(self, generator=None) -> TeachingSet:
+        if generator is not None:
+            self.resample(generator)
+        size = self.labels.shape[1]
+        images = torch.cat([self.batch(b)[0] for b in range(self.batches)]).float()
+        rows = torch.arange(self.steps)[:, None] % self.batches
+        order = rows * size + torch.arange(size)
+        return self._freeze(images, self.labels.flatten(), order)
+
+    @torch.no_grad()
+    def as_pixels(self) -> PixelTeacher:
+        """A teacher of the same lesson whose parameters are the images themselves.
+
+        Raises ValueError if they are not one fixed set with as many of every class: if the noise is
+        fresh, or the batches together do not hold a multiple of `num_classes` images.
+        """
+        if self.curriculum == "fresh":
+            raise ValueError("curriculum is 'fresh', so there is no fixed set of images to keep.")
+        batches, size = self.labels.shape
+        per_class, rest = divmod(batches * size, self.num_classes)
+        if rest:
+            raise ValueError(
+                f"{batches} × {size} images are not as many for each of {self.num_classes} classes."
+            )
+        pixels = PixelTeacher(per_class, self.steps, size, shape=self.shape, num_classes=self.num_classes,
+                              learn_rates=self.log_rate.requires_grad,
+                              weight_decay=self.weight_decay)  # fmt: skip
+        pixels = pixels.to(self.noise)
+        pixels.images.copy_(torch.cat([self.batch(b)[0] for b in range(batches)]))
+        pixels.log_rate.copy_(self.log_rate)
+        pixels.momentum_logit.copy_(self.momentum_logit)
+        pixels.momentum_logit.requires_grad_(self.momentum_logit.requires_grad)
+        return pixels

@@ -1,0 +1,105 @@
+"""A frozen teacher: plain arrays, and the batches they make."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtnlib.support.errors import DataError, check_kind, check_labels, check_number, check_path
+from gtnlib.support.files import write_whole
+
+
+def check_sgd(rate: float, momentum: float, weight_decay: float) -> tuple[float, float, float]:
+    """The three as floats, if they are 0 < rate, 0 ≤ momentum < 1 and 0 ≤ weight_decay."""
+    if check_number("rate", rate, 0) == 0:
+        raise ValueError("rate is 0, but must be positive.")
+    momentum = check_number("momentum", momentum, 0, below=1)
+    return float(rate), momentum, check_number("weight_decay", weight_decay, 0)
+
+
+@dataclass(frozen=True)
+class TeachingSet:
+    """A frozen teacher: plain tensors, and the batches they make.
+
+    images (N, C, H, W) float32, labels (N,) int64, order (T, B) int64 indices of images, rate and
+    momentum (T,), weight_decay.
+    """
+
+    images: Tensor
+    labels: Tensor
+    order: Tensor
+    rate: Tensor
+    momentum: Tensor
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        for name in ("images", "labels", "order", "rate", "momentum"):
+            check_kind(name, getattr(self, name), Tensor)
+        check_number("weight_decay", self.weight_decay, 0)
+        if not self.labels.numel():
+            raise ValueError("labels is empty: a teaching set needs at least one image.")
+        check_labels(self.images, self.labels, 1 + int(self.labels.max()))
+        if self.order.ndim != 2 or self.order.numel() == 0:
+            raise ValueError(f"order must have shape (steps, batch), got {tuple(self.order.shape)}.")
+        if not 0 <= int(self.order.min()) <= int(self.order.max()) < len(self.images):
+            raise ValueError(f"order points outside the {len(self.images)} images.")
+        for name in ("rate", "momentum"):
+            if getattr(self, name).shape != (self.steps,):
+                raise ValueError(f"{name} must have one entry for each of the {self.steps} steps.")
+
+    @property
+    def steps(self) -> int:
+        return len(self.order)
+
+    def batch(self, t: int) -> tuple[Tensor, Tensor]:
+        index = self.order[t % self.steps]
+        return self.images[index], self.labels[index]
+
+    def reader(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        return self.batch
+
+    def rates(self, t: int) -> tuple[Tensor, Tensor]:
+        return self.rate[t % self.steps], self.momentum[t % self.steps]
+
+    def teaching_set(self, generator=None) -> TeachingSet:
+        return self
+
+    def to(self, device) -> TeachingSet:
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items()
+                                 if isinstance(value, Tensor)}  # fmt: skip
+        return replace(self, **moved)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write an .npz of plain arrays, in one move, so that no half-written file is left."""
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+        np.savez_compressed(buffer, **arrays)
+        write_whole(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> TeachingSet:
+        """Read what `save` or `Teacher.export` wrote. Raises DataError if it is anything else."""
+        check_path("path", path)
+        try:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                names = ("images", "labels", "order", "rate", "momentum")
+                tensors = {name: torch.from_numpy(file[name]) for name in names}
+                for name, value in tensors.items():
+                    kind = torch.int64 if name in ("labels", "order") else torch.float32
+                    if value.dtype != kind:
+                        raise TypeError(f"{name} must be {kind}, got {value.dtype}.")
+                return cls(**tensors, weight_decay=float(file["weight_decay"]))
+        except FileNotFoundError:
+            raise
+        except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error,
+                zipfile.BadZipFile) as error:  # fmt: skip
+            raise DataError(f"{path} is not a teaching set, or is damaged: {error}") from error

@@ -1,0 +1,182 @@
+"""Compiled students compute what eager ones do, and nothing is compiled twice."""
+
+import warnings
+from functools import partial
+
+import gtnlib.inner.compiled
+import pytest
+import torch
+import torch.nn.functional as F
+from test_unrolled import REAL, assert_equals_plain_autograd, call, generated, pixels, relative
+from torch import nn
+from torch._dynamo.utils import counters
+
+from gtnlib import MLP, ConvNet, FlatStudent, GradientMatching, Implicit, Unrolled, fit
+from gtnlib.inner.compiled import CompiledStudent, worthwhile
+from gtnlib.inner.flat import structure
+from gtnlib.metagrad import DISTANCES
+from gtnlib.support.seeds import seeded
+
+SHAPE, CLASSES = (1, 8, 8), 3
+SMALL = partial(MLP, SHAPE, CLASSES, widths=(5,), activation="tanh")
+CONV = partial(ConvNet, SHAPE, CLASSES, width=4, depth=1)
+
+
+def student(build=SMALL, seed=0, kind=CompiledStudent):
+    return kind(seeded(build, seed).double())
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """As in a new process: nothing compiled yet, nothing warned of."""
+    monkeypatch.setattr(gtnlib.inner.compiled, "_kernels", {})
+    monkeypatch.setattr(gtnlib.inner.compiled, "_warned", False)
+
+
+# ---------------------------------------------------------------- exactness
+
+
+@pytest.mark.parametrize(
+    "make_teacher, build, loss_at, momentum",
+    [(generated, SMALL, "every", 0.7), (generated, SMALL, "last", 0.0), (pixels, CONV, "every", 0.7)],
+)  # fmt: skip
+def test_unrolled_equals_plain_autograd(make_teacher, build, loss_at, momentum, tiny):
+    assert_equals_plain_autograd(True, loss_at, make_teacher(momentum=momentum), student(build), tiny)
+
+
+@pytest.mark.parametrize(
+    "metagrad",
+    [Implicit(3, damping=5.0, real_batch_size=REAL), Unrolled(False), Unrolled(3),
+     *(GradientMatching(distance, real_batch_size=5) for distance in DISTANCES)],
+    ids=["implicit", "recorded", "blocks", *DISTANCES],
+)  # fmt: skip
+def test_every_method_equals_its_eager_self(metagrad, tiny, quick_compile):
+    (one, ours), (two, theirs) = (
+        call(metagrad, generated(learn_rates=False), student(kind=kind), tiny)
+        for kind in (CompiledStudent, FlatStudent)
+    )
+    assert one == pytest.approx(two, rel=1e-10)
+    for name in theirs:
+        assert relative(ours[name], theirs[name]) < 1e-9, name
+
+
+def test_matching_through_the_whole_compiler(tiny):
+    (one, ours), (two, theirs) = (
+        call(GradientMatching(inner_steps=0), generated(learn_rates=False), student(kind=kind), tiny)
+        for kind in (CompiledStudent, FlatStudent)
+    )
+    assert one == pytest.approx(two, rel=1e-10)
+    assert relative(ours["noise"], theirs["noise"]) < 1e-9
+
+
+# ---------------------------------------------------------------- once and for all
+
+
+def test_nothing_is_compiled_again_for_another_student_teacher_or_length(tiny, quick_compile):
+    def train(make_teacher, seed, steps):
+        teacher = make_teacher()
+        teacher.steps, teacher.log_rate = steps, nn.Parameter(teacher.log_rate.detach()[:steps])
+        call(Unrolled(True, "every", REAL), teacher, student(seed=seed), tiny)
+
+    six = partial(generated, momentum=0.3)
+    train(six, 0, 4)
+    before, kernels = counters["stats"]["unique_graphs"], len(gtnlib.inner.compiled._kernels)
+    assert kernels == 3
+    train(six, 1, 3)
+    train(generated, 2, 4)
+    assert counters["stats"]["unique_graphs"] == before
+    assert len(gtnlib.inner.compiled._kernels) == kernels
+    call(Unrolled(True, "every", REAL + 1), six(), student(), tiny)
+    assert len(gtnlib.inner.compiled._kernels) == kernels + 1
+
+
+class Scaled(nn.Module):
+    """A network that is more than its parameters and the names of its layers."""
+
+    def __init__(self, scale, function=F.relu):
+        super().__init__()
+        self.scale, self.function, self.linear = scale, function, nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.linear(self.function(self.scale * x.flatten(1)))
+
+
+def test_structure_is_all_but_the_values_of_the_parameters():
+    assert structure(seeded(SMALL, 0)) == structure(seeded(SMALL, 1))
+    assert structure(Scaled(2.0)) == structure(Scaled(2.0))
+    different = [Scaled(2.0), Scaled(3.0), Scaled(2), Scaled(2.0, F.gelu), Scaled(2.0).double(),
+                 Scaled(2.0, lambda x: x), MLP(), ConvNet(), ConvNet(norm="group")]  # fmt: skip
+    assert len({structure(module) for module in different}) == len(different)
+
+
+def test_what_cannot_be_compared_runs_eagerly_after_one_warning(tiny, no_kernels):
+    build = partial(Scaled, torch.ones(64).double())
+    with pytest.warns(RuntimeWarning, match="Scaled could not be compiled.*cannot be compared"):
+        students = [student(build)]
+    students.append(student(build, kind=FlatStudent))
+    losses = [call(Unrolled(), pixels(), s, tiny)[0] for s in students]
+    assert losses[0] == losses[1] and not gtnlib.inner.compiled._kernels
+
+
+# ---------------------------------------------------------------- without a compiler
+
+
+def test_no_compiler_means_one_warning_and_the_same_result(tiny, no_kernels, monkeypatch):
+    def broken(*args, **keywords):
+        raise RuntimeError("no C++ compiler here\nand a long story")
+
+    expected = call(Unrolled(), pixels(), student(kind=FlatStudent), tiny)
+    monkeypatch.setattr(torch, "compile", broken)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call(Unrolled(), pixels(), student(), tiny)
+        call(Unrolled(), pixels(), student(seed=1), tiny)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == 1 and messages[0].endswith("no C++ compiler here")
+    assert found[0] == expected[0]
+    assert torch.equal(found[1]["images"], expected[1]["images"])
+
+
+# ---------------------------------------------------------------- when
+
+
+def test_compiling_is_announced(tiny, no_kernels, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **keywords: graph)
+    said = []
+    call(Unrolled(), pixels(), CompiledStudent(seeded(SMALL, 0).double(), said.append), tiny)
+    assert said == ["compiling sgd", "", "compiling loss_gradient", "", "compiling step_back", ""]
+
+
+def test_it_pays_back_only_in_the_long_run():
+    big = FlatStudent(ConvNet())
+    batch = torch.zeros(64, 1, 28, 28), torch.zeros(64, dtype=torch.long)
+    assert not worthwhile(big, batch, inner_steps=100 * 32)  # a notebook
+    assert worthwhile(big, batch, inner_steps=1000 * 32)  # an evening
+    assert not worthwhile(FlatStudent(MLP()), batch, inner_steps=1000 * 32)  # too small a student
+
+
+@pytest.mark.parametrize("compile, kinds", [(True, {"compiled"}), (False, set()), ("auto", set())])
+def test_fit_compiles_when_asked(compile, kinds, toy, no_kernels, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **keywords: graph)
+    results = []
+    for choice in (compile, False):
+        torch.manual_seed(0)
+        teacher = pixels().float()
+        history = fit(teacher, Unrolled(real_batch_size=REAL), SMALL, toy, 2, compile=choice,
+                      progress=False)  # fmt: skip
+        results.append((history.loss, teacher.images))
+        assert bool(gtnlib.inner.compiled._kernels) == bool(kinds)
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
+
+
+def test_auto_asks_how_long_the_fit_will_be(toy, no_kernels, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **keywords: graph)
+    monkeypatch.setattr(gtnlib.inner.compiled, "WORTHWHILE", 1)
+    fit(pixels().float(), Unrolled(real_batch_size=REAL), SMALL, toy, 1, progress=False)
+    assert gtnlib.inner.compiled._kernels
+
+
+def test_other_words_for_compile_are_refused(toy):
+    with pytest.raises(ValueError, match="compile is 'yes', but must be True, False or 'auto'"):
+        fit(pixels().float(), Unrolled(), SMALL, toy, 1, compile="yes")

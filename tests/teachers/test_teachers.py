@@ -1,0 +1,388 @@
+"""Teachers: the batches they make, the rates they hold, and the file they leave."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gtnlib import (
+    MLP, DataError, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, StudentRun, TeachingSet,
+    make_student, train_student,
+)  # fmt: skip
+from gtnlib.teachers.generator import Generator
+
+SHAPE, CLASSES = (1, 8, 8), 3
+
+
+def pixels(**keywords):
+    return PixelTeacher(**{"images_per_class": 2, "steps": 5, "shape": SHAPE,
+                           "num_classes": CLASSES, **keywords})  # fmt: skip
+
+
+def generated(**keywords):
+    return GeneratorTeacher(**{"steps": 5, "batch_size": 4, "noise_size": 6, "shape": SHAPE,
+                               "num_classes": CLASSES, **keywords})  # fmt: skip
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_pixel_teacher_uses_all_images_at_every_step():
+    teacher = pixels()
+    assert teacher.images.shape == (6, *SHAPE) and teacher.batches == 1
+    for t in (0, 3):
+        images, labels = teacher.batch(t)
+        assert torch.equal(images, teacher.images) and labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_pixel_teacher_goes_around_in_batches():
+    teacher = pixels(batch_size=4)
+    assert teacher.order.tolist() == [
+        [0, 1, 2, 3],
+        [4, 5, 0, 1],
+        [2, 3, 4, 5],
+        [0, 1, 2, 3],
+        [4, 5, 0, 1],
+    ]
+    images, labels = teacher.batch(1)
+    assert torch.equal(images, teacher.images[[4, 5, 0, 1]]) and labels.tolist() == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("steps, batch_size", [(5, 6), (5, 4), (2, 4), (9, 5), (9, 2), (1, 1)])
+def test_batches_counts_the_distinct_batches(steps, batch_size):
+    teacher = pixels(steps=steps, batch_size=batch_size)
+    rows = [tuple(row) for row in teacher.order.tolist()]
+    assert teacher.batches == len(set(rows))
+    assert rows == [rows[t % teacher.batches] for t in range(steps)]
+
+
+@pytest.mark.parametrize("make_teacher", [pixels, generated])
+def test_steps_repeat_after_the_last(make_teacher):
+    teacher = make_teacher()
+    for before, after in zip(teacher.batch(2), teacher.batch(2 + 3 * teacher.steps)):
+        assert torch.equal(before, after)
+    assert teacher.rates(2) == teacher.rates(2 + 3 * teacher.steps)
+
+
+def test_generator_teacher_makes_labelled_images_in_range():
+    teacher = generated()
+    images, labels = teacher.batch(1)
+    assert images.shape == (4, *SHAPE) and float(images.detach().abs().max()) < 2
+    assert labels.tolist() == [1, 2, 0, 1]  # labels run through the classes, on from batch 0
+
+
+def test_generated_images_depend_on_label_and_noise():
+    network = Generator(6, SHAPE, CLASSES, hidden=8, channels=4)
+    noise, labels = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    images = network(noise, labels)
+    assert not torch.allclose(images, network(noise, labels.flip(0).roll(1)))
+    assert not torch.allclose(images, network(noise.flip(0), labels))
+
+
+def test_batches_of_the_curriculum_repeat():
+    teacher = generated(batches=2)
+    assert teacher.noise.shape == (2, 4, 6) and teacher.batches == 2
+    assert torch.equal(teacher.batch(0)[0], teacher.batch(2)[0])
+    assert not torch.equal(teacher.batch(0)[0], teacher.batch(1)[0])
+
+
+def test_a_network_of_ones_own_can_generate():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 64)
+
+        def forward(self, noise, labels):
+            return self.linear(noise).view(-1, *SHAPE)
+
+    teacher = generated(generator=Own())
+    assert teacher.batch(0)[0].shape == (4, *SHAPE)
+    assert any(p is teacher.generator.linear.weight for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("make_teacher", [pixels, generated])
+def test_seed_decides_the_teacher_and_leaves_random_state_alone(make_teacher, random_state_untouched):
+    one, two, other = (make_teacher(seed=s).batch(0)[0] for s in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("curriculum", ["learned", "fixed", "fresh"])
+def test_curriculum_says_what_learns_and_what_is_drawn_anew(curriculum):
+    teacher = generated(curriculum=curriculum)
+    before = teacher.noise.detach().clone()
+    assert teacher.noise.requires_grad == (curriculum == "learned")
+    teacher.resample(torch.Generator().manual_seed(1))
+    assert torch.equal(teacher.noise, before) == (curriculum != "fresh")
+    names = {n for n, p in teacher.named_parameters() if p.requires_grad}
+    assert ("noise" in names) == (curriculum == "learned") and "log_rate" in names
+
+
+def test_fresh_noise_repeats_with_its_generator():
+    teacher = generated(curriculum="fresh")
+    sets = [teacher.teaching_set(torch.Generator().manual_seed(s)).images for s in (0, 0, 1)]
+    assert torch.equal(sets[0], sets[1]) and not torch.equal(sets[0], sets[2])
+
+
+@pytest.mark.parametrize("learn_rates, momentum", [(True, 0.5), (False, 0.5), (True, 0.0)])
+def test_a_generator_as_pixels_gives_the_same_lesson(learn_rates, momentum):
+    one = GeneratorTeacher(5, 6, batches=2, shape=(1, 8, 8), num_classes=3, learn_rates=learn_rates,
+                           momentum=momentum, weight_decay=0.1)  # fmt: skip
+    with torch.no_grad():
+        one.log_rate.add_(torch.linspace(-1, 1, 5))
+    pixels = one.as_pixels()
+    assert type(pixels) is PixelTeacher and pixels.images.requires_grad
+    assert pixels.batches == 2 and pixels.weight_decay == 0.1
+    for name in ("log_rate", "momentum_logit"):
+        assert getattr(pixels, name).requires_grad == getattr(one, name).requires_grad
+    for t in range(7):
+        torch.testing.assert_close(pixels.batch(t), one.batch(t), rtol=0, atol=0)
+        torch.testing.assert_close(pixels.rates(t), one.rates(t), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"curriculum": "fresh"}, "curriculum is 'fresh'"),
+    ({"batch_size": 4}, "5 × 4 images are not as many for each of 3"),
+])  # fmt: skip
+def test_what_is_no_fixed_balanced_set_cannot_become_pixels(arguments, message):
+    teacher = GeneratorTeacher(5, **{"batch_size": 6, "shape": (1, 8, 8), "num_classes": 3, **arguments})
+    with pytest.raises(ValueError, match=message):
+        teacher.as_pixels()
+
+
+def test_start_from_copies_real_images_of_the_right_classes(toy):
+    teacher = pixels().start_from(toy.train, torch.Generator().manual_seed(0))
+    for image, label in zip(teacher.images.detach(), teacher.labels):
+        same = (toy.train.images == image).flatten(1).all(1)
+        assert toy.train.labels[same].tolist() == [int(label)]
+    assert teacher.images.requires_grad
+
+
+# ---------------------------------------------------------------- rates
+
+
+@pytest.mark.parametrize("make_teacher", [pixels, generated])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rates_start_where_asked(make_teacher, momentum):
+    teacher = make_teacher(rate=0.02, momentum=momentum)
+    for t in range(teacher.steps):
+        assert float(teacher.rates(t)[0].detach()) == pytest.approx(0.02)
+        assert float(teacher.rates(t)[1].detach()) == pytest.approx(momentum)
+    assert teacher.log_rate.requires_grad
+    assert teacher.momentum_logit.requires_grad == (momentum > 0)
+
+
+def test_rates_are_valid_whatever_their_parameters():
+    teacher = pixels()
+    teacher.log_rate.data.normal_(0, 10)
+    teacher.momentum_logit.data.normal_(0, 5)
+    exported = teacher.teaching_set()
+    assert (exported.rate > 0).all() and ((exported.momentum > 0) & (exported.momentum < 1)).all()
+
+
+@pytest.mark.parametrize("learn_rates", [True, False])
+def test_parameter_groups_hold_every_learned_parameter_once(learn_rates):
+    teacher = generated(learn_rates=learn_rates, curriculum="fixed")
+    groups = teacher.parameter_groups(0.1, 0.2)
+    assert [group["lr"] for group in groups] == ([0.1, 0.2] if learn_rates else [0.1])
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in teacher.parameters() if p.requires_grad)
+
+
+# ---------------------------------------------------------------- teaching sets
+
+TEACHERS = {
+    "pixels": pixels,
+    "pixels in batches": lambda: pixels(batch_size=4, momentum=0.0),
+    "generated": lambda: generated(weight_decay=0.01),
+    "generated in fewer batches": lambda: generated(batches=2),
+}
+every_kind = pytest.mark.parametrize("make_teacher", TEACHERS.values(), ids=TEACHERS.keys())
+
+
+@every_kind
+def test_a_student_learns_the_same_from_the_set_as_from_the_teacher(make_teacher):
+    teacher = make_teacher()
+    student = FlatStudent(make_student(MLP, SHAPE, CLASSES, 0))
+    taught = train_student(teacher, StudentRun.start(student), 7)
+    read = train_student(teacher.teaching_set(), StudentRun.start(student), 7)
+    torch.testing.assert_close(taught.w, read.w, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(taught.m, read.m, rtol=1e-6, atol=1e-6)
+
+
+def equal(a, b):
+    names = ("images", "labels", "order", "rate", "momentum")
+    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in names) and (
+        a.weight_decay == b.weight_decay
+    )
+
+
+@every_kind
+def test_export_and_load_give_back_the_same(make_teacher, tmp_path):
+    teacher = make_teacher()
+    teacher.export(tmp_path / "set.npz")
+    assert equal(TeachingSet.load(tmp_path / "set.npz"), teacher.teaching_set())
+    assert os.listdir(tmp_path) == ["set.npz"]
+
+
+def test_export_of_float64_is_float32(tmp_path):
+    pixels().double().export(tmp_path / "set.npz")
+    assert TeachingSet.load(tmp_path / "set.npz").images.dtype == torch.float32
+
+
+def train_from_file(path, module, steps):
+    """What a reader without gtnlib would write."""
+    with np.load(path, allow_pickle=False) as file:
+        images, labels, order = (torch.from_numpy(file[k]) for k in ("images", "labels", "order"))
+        rate, momentum, weight_decay = file["rate"], file["momentum"], float(file["weight_decay"])
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.9, weight_decay=weight_decay)
+    for t in range(steps):
+        t = t % len(order)
+        optimizer.param_groups[0].update(lr=float(rate[t]), momentum=float(momentum[t]))
+        optimizer.zero_grad()
+        F.cross_entropy(module(images[order[t]]), labels[order[t]]).backward()
+        optimizer.step()
+    return module
+
+
+@every_kind
+def test_exported_file_needs_no_gtnlib(make_teacher, tmp_path):
+    teacher = make_teacher()
+    teacher.log_rate.data += torch.linspace(0, 1, teacher.steps)
+    teacher.export(tmp_path / "set.npz")
+    module = make_student(MLP, SHAPE, CLASSES, 0)
+    ours = train_student(teacher, StudentRun.start(FlatStudent(module)), 7).w
+    train_from_file(tmp_path / "set.npz", module, 7)
+    theirs = torch.cat([p.detach().flatten() for p in module.parameters()])
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [None, 7, 30])
+def test_real_teacher_draws_real_images_with_their_labels(toy, images):
+    teacher = RealTeacher(toy.train, steps=4, batch_size=5, images=images, rate=1, momentum=0)
+    drawn = teacher.teaching_set(torch.Generator().manual_seed(0))
+    assert drawn.order.shape == (4, 5) and len(drawn.images) == (images or 20)
+    assert drawn.order.flatten().tolist() == [i % len(drawn.images) for i in range(20)]
+    assert drawn.rate.dtype == drawn.momentum.dtype == torch.float32
+    for image, label in zip(drawn.images, drawn.labels):
+        assert int(label) in toy.train.labels[(toy.train.images == image).flatten(1).all(1)]
+    again = teacher.teaching_set(torch.Generator().manual_seed(1))
+    assert not torch.equal(drawn.images, again.images)
+
+
+# ---------------------------------------------------------------- damaged and foreign files
+
+
+@pytest.fixture
+def file(tmp_path):
+    pixels().export(tmp_path / "set.npz")
+    return tmp_path / "set.npz"
+
+
+def arrays_of(file):
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+def test_pickles_are_refused(file, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    arrays = arrays_of(file)
+    arrays["images"] = np.array([Harm()], dtype=object)
+    np.savez(file, **arrays)
+    with pytest.raises(DataError, match="not a teaching set"):
+        TeachingSet.load(file)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        pytest.param("images", None, id="no-images"),
+        pytest.param("weight_decay", None, id="no-weight-decay"),
+        pytest.param("images", np.zeros((6, 8, 8), np.float32), id="flat-images"),
+        pytest.param("images", np.zeros((6, 1, 8, 8)), id="float64-images"),
+        pytest.param("images", np.zeros((6, 1, 8, 8), "S3"), id="text"),
+        pytest.param("images", np.zeros((0, 1, 8, 8), np.float32), id="fewer-images-than-labels"),
+        pytest.param("labels", np.zeros(6, np.float32), id="float-labels"),
+        pytest.param("labels", np.full(6, -1), id="negative-labels"),
+        pytest.param("labels", np.zeros(0, np.int64), id="no-labels"),
+        pytest.param("order", np.full((5, 6), 6), id="order-outside"),
+        pytest.param("order", np.zeros((5, 6), np.float32), id="float-order"),
+        pytest.param("order", np.zeros((0, 6), np.int64), id="no-steps"),
+        pytest.param("rate", np.zeros(4, np.float32), id="too-few-rates"),
+        pytest.param("momentum", np.zeros((5, 1), np.float32), id="momenta-in-a-matrix"),
+        pytest.param("weight_decay", np.zeros(3), id="three-weight-decays"),
+    ],
+)
+def test_arrays_that_are_not_a_teaching_set_are_refused(file, name, value):
+    arrays = arrays_of(file)
+    arrays[name] = value
+    np.savez(file, **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(DataError, match="not a teaching set, or is damaged"):
+        TeachingSet.load(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04", b"\x93NUMPY"], ids=repr)
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    (tmp_path / "set.npz").write_bytes(content)
+    with pytest.raises(DataError, match="set.npz"):
+        TeachingSet.load(tmp_path / "set.npz")
+
+
+def test_a_single_array_and_a_folder_are_refused(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for path in (tmp_path / "array.npy", tmp_path):
+        with pytest.raises(DataError):
+            TeachingSet.load(path)
+
+
+def test_a_missing_file_is_called_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        TeachingSet.load(tmp_path / "none.npz")
+
+
+def test_a_file_cut_or_changed_anywhere_is_refused_or_read_as_it_was(file):
+    """Every byte matters, or is one that the format does not use."""
+    content, good = file.read_bytes(), TeachingSet.load(file)
+    random = np.random.default_rng(0)
+    for position in random.integers(0, len(content), 150).tolist():
+        for damaged in (
+            content[:position],
+            content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :],
+        ):
+            file.write_bytes(damaged)
+            try:
+                assert equal(TeachingSet.load(file), good)
+            except DataError:
+                pass
+
+
+def test_a_failed_save_leaves_the_old_file_whole(file, monkeypatch):
+    before = file.read_bytes()
+
+    def full_disk(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="cannot write .*set.npz.*No space left"):
+        generated().export(file)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == ["set.npz"]
+
+
+def test_saving_over_a_folder_leaves_nothing_behind(tmp_path):
+    (tmp_path / "set.npz").mkdir()
+    with pytest.raises(OSError, match="cannot write"):
+        pixels().export(tmp_path / "set.npz")
+    assert os.listdir(tmp_path) == ["set.npz"]
+
+
+def test_momentum_of_zero_is_exported_as_zero():
+    assert pixels(momentum=0.0).teaching_set().momentum.tolist() == [0.0] * 5
+    assert math.isinf(float(pixels(momentum=0.0).momentum_logit[0].detach()))
