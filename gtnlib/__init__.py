@@ -21,7 +21,8 @@ from gtnlib.outer.history import History, OuterStep
 from gtnlib.inner.step import StudentRun, inner_step, train_student
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
 from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
-from gtnlib.inner.flat import FlatStudent, make_student
+from gtnlib.inner.flat import FlatStudent
+from gtnlib.students.build import make_student
 from gtnlib.teachers.generator import GeneratorTeacher
 from gtnlib.teachers.pixels import PixelTeacher
 from gtnlib.teachers.real import RealTeacher

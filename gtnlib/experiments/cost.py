@@ -19,8 +19,9 @@ from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arg
 from gtnlib.experiments.distillation import METAGRADS
 from gtnlib.experiments.machine import resident_bytes
 from gtnlib.experiments.records import Record
-from gtnlib.inner.flat import FlatStudent, make_student
+from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.step import StudentRun
+from gtnlib.students.build import make_student
 from gtnlib.students.networks import ConvNet
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.support.jobs import run_jobs

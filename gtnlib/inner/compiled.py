@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gtnlib.inner.flat import FlatStudent, structure
+from gtnlib.inner.flat import FlatStudent
+from gtnlib.inner.structure import structure
 
 # A compilation costs up to a minute and makes every inner step faster; by how much is measured by
 # tests/benchmarks. It pays back once the forward passes of all inner steps add up to about this

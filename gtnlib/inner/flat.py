@@ -1,18 +1,15 @@
-"""A student as a pure function of one flat vector, its structure as a key, and how one is built."""
+"""A student as a pure function of one flat vector."""
 
 from __future__ import annotations
 
-import inspect
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value
 
-from gtnlib.support.errors import check_count, check_kind
-from gtnlib.support.seeds import derive_seed, seeded
+from gtnlib.support.errors import check_kind
 
 
 class FlatStudent:
@@ -144,76 +141,3 @@ def _differentiated(*tensors: Tensor) -> bool:
     """
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return torch.is_grad_enabled() or any(map(wrapped, tensors))
-
-
-def structure(module: nn.Module) -> tuple | None:
-    """All that a network is but the values of its parameters, as a key that can be compared.
-
-    Two networks with the same key are the same pure function of a parameter vector. None if the
-    network holds something whose value cannot be compared.
-    """
-    common = vars(nn.Module()).keys()
-    try:
-        parts = [
-            (name, type(part), part.training, *((key, _comparable(value))
-             for key, value in vars(part).items() if key not in common))
-            for name, part in module.named_modules()
-        ]  # fmt: skip
-    except TypeError:
-        return None
-    return *parts, *((name, p.shape, p.dtype) for name, p in module.named_parameters())
-
-
-def _comparable(value):
-    """A hashable stand-in that is equal exactly for equal values, or TypeError."""
-    plain = (bool, int, float, str, type, type(None), torch.dtype, types.BuiltinFunctionType)
-    if isinstance(value, plain):
-        return type(value), value
-    if isinstance(value, (list, tuple)):
-        return type(value), *map(_comparable, value)
-    if isinstance(value, types.FunctionType) and not value.__closure__:
-        return value.__code__, _comparable(value.__defaults__)
-    raise TypeError(f"cannot compare {value!r}.")
-
-
-def check_student(student) -> None:
-    """Raise unless `student` is a class or function, or a list of them."""
-    if isinstance(student, Sequence) and not isinstance(student, str):
-        if not student:
-            raise ValueError("student is an empty list.")
-        for one in student:
-            check_student(one)
-    elif isinstance(student, nn.Module):
-        raise TypeError(
-            "student must build a fresh network at every call: pass a class or a function, such as "
-            "ConvNet or lambda: ConvNet(width=64), not one network."
-        )
-    elif not callable(student):
-        raise TypeError(f"student must be a class or function that builds a network, got {student!r}.")
-
-
-def make_student(
-    student: Callable[..., nn.Module] | Sequence[Callable[..., nn.Module]],
-    shape: Sequence[int],
-    num_classes: int,
-    seed: int,
-) -> nn.Module:
-    """Build a freshly initialised student.
-
-    Parameters
-    ----------
-    student: a class or function that returns a classifier, or a list of them to draw from. The
-        keywords `shape` and `num_classes` are passed to those that take them.
-    seed: decides the draw and the initialisation.
-    """
-    check_student(student)
-    check_count("num_classes", num_classes, 2)
-    if isinstance(student, Sequence):
-        student = student[derive_seed("architecture", seed) % len(student)]
-    known = inspect.signature(student).parameters
-    wanted = {"shape": tuple(shape), "num_classes": num_classes}
-    keywords = {name: value for name, value in wanted.items() if name in known}
-    module = seeded(lambda: student(**keywords), derive_seed("initialisation", seed))
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"student must build a torch.nn.Module, got {type(module).__name__}.")
-    return module

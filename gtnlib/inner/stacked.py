@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gtnlib.inner.flat import FlatStudent, structure
+from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.step import StudentRun
+from gtnlib.inner.structure import structure
 
 
 class StackedStudent(FlatStudent):

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gtnlib.data.sets import Dataset, Split
-from gtnlib.inner.flat import FlatStudent, make_student, structure
+from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.stacked import StackedStudent
 from gtnlib.inner.step import check_parameters, sgd
+from gtnlib.inner.structure import structure
 from gtnlib.judge.report import Report, Statistic
+from gtnlib.students.build import make_student
 from gtnlib.support.errors import check_choice, check_count, check_kind
 from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.teaching_set import TeachingSet

@@ -12,13 +12,14 @@ import torch
 
 from gtnlib.data.sets import Dataset
 from gtnlib.inner.compiled import CompiledStudent, worthwhile
-from gtnlib.inner.flat import FlatStudent, check_student, make_student
+from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.stacked import stacked
 from gtnlib.inner.step import StudentRun
 from gtnlib.judge.evaluate import evaluate
 from gtnlib.metagrad.base import MetaGradient
 from gtnlib.outer.checkpoint import Checkpoint, Training
 from gtnlib.outer.history import History, OuterStep
+from gtnlib.students.build import check_student, make_student
 from gtnlib.support.errors import DivergenceError, check_count, check_kind, check_number, check_seed
 from gtnlib.support.identity import built, teacher_of
 from gtnlib.support.precision import autocast_dtype, tensor_cores

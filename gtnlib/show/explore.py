@@ -18,10 +18,11 @@ import torch
 from matplotlib.figure import Figure
 
 from gtnlib.data.sets import Dataset, Split
-from gtnlib.inner.flat import FlatStudent, make_student
+from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.step import StudentRun, train_student
 from gtnlib.judge.evaluate import accuracy
 from gtnlib.show.style import BLUE, GREEN, GREY, ORANGE
+from gtnlib.students.build import make_student
 from gtnlib.students.networks import ConvNet
 from gtnlib.support.seeds import derive_seed
 

@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from gtnlib import MLP, ConvNet, FlatStudent, GradientMatching, Implicit, Unrolled, fit
 from gtnlib.inner.compiled import CompiledStudent, worthwhile
-from gtnlib.inner.flat import structure
+from gtnlib.inner.structure import structure
 from gtnlib.metagrad import DISTANCES
 from gtnlib.support.seeds import seeded
 

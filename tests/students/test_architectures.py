@@ -9,7 +9,7 @@ from gtnlib import (
     Architecture, Dataset, FlatStudent, GradientMatching, PixelTeacher, RealTeacher, Split, fit,
     make_student, sample_architectures,
 )  # fmt: skip
-from gtnlib.inner.flat import structure
+from gtnlib.inner.structure import structure
 from gtnlib.judge.training import Recipe, score
 from gtnlib.students.space import SPACE
 from gtnlib.support.identity import plain
