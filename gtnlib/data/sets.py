@@ -68,6 +68,10 @@ class Split:
             return self
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
+    def double(self) -> Split:
+        """The same images in float64, for checks in which rounding must not hide a mistake."""
+        return replace(self, images=self.images.double())
+
     def first(self, n: int) -> Split:
         """The first n images. ValueError if there are fewer."""
         if check_count("n", n) > len(self):
@@ -158,6 +162,10 @@ class Dataset:
     @property
     def device(self) -> torch.device:
         return self.train.device
+
+    def generator(self, seed: int = 0) -> torch.Generator:
+        """A source of random numbers on the device of the images."""
+        return torch.Generator(self.device).manual_seed(seed)
 
     def to(self, device) -> Dataset:
         return replace(

@@ -7,9 +7,9 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,9 +19,9 @@ from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arg
 from gtnlib.experiments.distillation import METAGRADS
 from gtnlib.experiments.machine import resident_bytes
 from gtnlib.experiments.records import Record
-from gtnlib.inner.flat import FlatStudent
+from gtnlib.inner.flat import flat_student
 from gtnlib.inner.step import StudentRun
-from gtnlib.students.build import make_student
+from gtnlib.show.measure import seconds
 from gtnlib.students.networks import ConvNet
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.support.jobs import run_jobs
@@ -97,8 +97,8 @@ class Cost(Experiment):
                 "megabytes": [round(one["peak"] - one["baseline"], 1) for one in each],
                 "baseline": [round(one["baseline"], 1) for one in each],
             })  # fmt: skip
-        seconds = sum(sum(one["seconds"]) for one in found.values())
-        return tally.record({"student": [0]}, seconds, {}, {"cells": cells}, memory=False)
+        total = sum(sum(one["seconds"]) for one in found.values())
+        return tally.record({"student": [0]}, total, {}, {"cells": cells}, memory=False)
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
         """Measure memory again in a few settings. Seconds are the machine's and prove nothing."""
@@ -137,30 +137,22 @@ def outer_step(job: Mapping) -> dict:
     data = load_dataset(job["data"], device=device)
     teacher = GeneratorTeacher(steps=job["steps"], **job["teacher_args"]).to(device)
     metagrad = METAGRADS[job["metagrad"]](**job["metagrad_args"])
-    module = make_student(lambda: ConvNet(data.shape, data.num_classes, job["width"]), data.shape,
-                          data.num_classes, 0).to(device)  # fmt: skip
-    student, random = FlatStudent(module), torch.Generator(device).manual_seed(0)
+    student, random = flat_student(partial(ConvNet, width=job["width"]), data), data.generator()
 
     def method():
         teacher.zero_grad()
         metagrad(teacher, StudentRun.start(student), data.train, random)
 
-    seconds, baseline, peak = measure(method, job["rounds"], device)
-    return {"seconds": seconds, "baseline": baseline, "peak": peak}
+    times, baseline, peak = measure(method, job["rounds"], device)
+    return {"seconds": times, "baseline": baseline, "peak": peak}
 
 
 def measure(method: Callable[[], object], rounds: int, device: torch.device) -> tuple[list, float, float]:
     """Seconds of every round after one to warm up; memory before, and its peak over those rounds."""
-    baseline, seconds = memory(device), []
+    baseline = memory(device)
     method()
     forget_peak(device)
-    for _ in range(rounds):
-        start = time.perf_counter()
-        method()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return seconds, baseline, memory(device, peak=True)
+    return seconds(method, rounds, warm_up=0), baseline, memory(device, peak=True)
 
 
 def memory(device: torch.device, peak: bool = False) -> float:

@@ -8,12 +8,10 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
-import torch
-
 from gtnlib.data.load import STATISTICS, load_dataset
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
 from gtnlib.experiments.lessons import STUDENTS, named_student
-from gtnlib.experiments.records import Record
+from gtnlib.experiments.records import Record, recorded, recorded_teacher
 from gtnlib.judge.evaluate import evaluate
 from gtnlib.judge.report import Statistic
 from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
@@ -89,8 +87,7 @@ class Distillation(Experiment):
         shapes = {"shape": data.shape, "num_classes": data.num_classes}
         teacher = TEACHERS[self.teacher](**{**shapes, **self.teacher_args}, seed=seed).to(data.device)
         if self.start_from_real:
-            generator = torch.Generator(data.device).manual_seed(derive_seed("start", seed))
-            teacher.start_from(data.train, generator)
+            teacher.start_from(data.train, data.generator(derive_seed("start", seed)))
         return teacher
 
     def build_metagrad(self):
@@ -236,3 +233,20 @@ def accuracies(record: Record) -> list[Statistic]:
 def pooled(each: list[Statistic]) -> Statistic:
     """Over the students of all teachers."""
     return Statistic(tuple(value for teacher in each for value in teacher.values))
+
+
+def checked_again(names: Sequence[str], data, seeds: Sequence[int] = (100, 101, 102)) -> dict[str, dict]:
+    """By name, what the shipped record of a distillation says, and what new students do with its teacher.
+
+    seeds: of students that no record contains.
+    """
+    rows = {}
+    for name in names:
+        record, teacher = recorded(name), recorded_teacher(name, data.device)
+        student = partial(STUDENTS[record.configuration["student"]], **record.configuration["student_args"])
+        rows[name] = {
+            "images": record.results["images"], "inner steps": teacher.steps,
+            "outer steps": record.results["outer_steps"], "recorded": accuracies(record)[0],
+            "three new students": evaluate(teacher, student, data, seeds=list(seeds)).accuracy,
+        }  # fmt: skip
+    return rows

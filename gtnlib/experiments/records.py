@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from gtnlib.support.errors import DataError, check_path
 from gtnlib.support.files import write_whole
+from gtnlib.teachers.files import load_teacher
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 
@@ -113,6 +116,16 @@ def _short_lists(text: str) -> str:
     """Indented JSON with every innermost list of numbers on one line; no text in it has a line break."""
     inner = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\n\s*\]")
     return inner.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
+
+
+def recorded(name: str) -> Record:
+    """The record of this name that comes with the package."""
+    return Record.load(RECORDED / f"{name}.json")
+
+
+def recorded_teacher(name: str, device: str | torch.device = "cpu"):
+    """The first teacher of a distillation whose record comes with the package."""
+    return load_teacher(RECORDED / f"{name}.safetensors").to(device)
 
 
 def shipped(folder: Path = RECORDED) -> list[str]:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value
 
+from gtnlib.data.sets import Dataset
+from gtnlib.students.build import make_student
 from gtnlib.support.errors import check_kind
 
 
@@ -141,3 +143,8 @@ def _differentiated(*tensors: Tensor) -> bool:
     """
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return torch.is_grad_enabled() or any(map(wrapped, tensors))
+
+
+def flat_student(student, data: Dataset, seed: int = 0, dtype: torch.dtype = torch.float32) -> FlatStudent:
+    """A fresh student for a data set, on its device and with parameters of this type, as a pure function."""
+    return FlatStudent(make_student(student, data.shape, data.num_classes, seed).to(data.device, dtype))

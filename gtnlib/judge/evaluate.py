@@ -105,8 +105,7 @@ def fresh(student, data: Dataset, seed: int) -> nn.Module:
 
 def lessons_of(teacher, data: Dataset, seed: int):
     """What the student of this seed is taught. Raises ValueError unless a teaching set fits the data."""
-    generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
-    lessons = teacher.teaching_set(generator).to(data.device)
+    lessons = teacher.teaching_set(data.generator(derive_seed("draw", seed))).to(data.device)
     if isinstance(lessons, TeachingSet):
         check_fit(lessons, data)
     return lessons

@@ -14,15 +14,13 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from gtnlib.data.sets import Dataset, Split
-from gtnlib.inner.flat import FlatStudent
+from gtnlib.inner.flat import flat_student
 from gtnlib.inner.step import StudentRun, train_student
 from gtnlib.judge.evaluate import accuracy
 from gtnlib.show.style import BLUE, GREEN, GREY, ORANGE
-from gtnlib.students.build import make_student
 from gtnlib.students.networks import ConvNet
 from gtnlib.support.seeds import derive_seed
 
@@ -113,11 +111,9 @@ def explore_neumann(hessian, v, terms: int = 20, share: float = 0.4, most: int =
 
 def learning_curve(teacher, data: Dataset, student, split: Split, steps, factor, seed):
     """Accuracy of a fresh student along so many steps, the teacher's rates times `factor`."""
-    generator = torch.Generator(device=data.device).manual_seed(derive_seed("draw", seed))
-    lesson = teacher.teaching_set(generator)
+    lesson = teacher.teaching_set(data.generator(derive_seed("draw", seed)))
     lesson = replace(lesson, rate=factor * lesson.rate).to(data.device)
-    module = make_student(student, data.shape, data.num_classes, derive_seed("explore", seed))
-    run = StudentRun.start(FlatStudent(module.to(data.device)))
+    run = StudentRun.start(flat_student(student, data, derive_seed("explore", seed)))
     marks = sorted({round(steps * i / 6) for i in range(7)})
     values = []
     for mark in marks:

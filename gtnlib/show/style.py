@@ -8,16 +8,21 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
 # Told apart by readers of every colour vision, and by their lightness where there is no colour.
 BLUE, ORANGE, GREEN, GREY = "#2f6299", "#d9822b", "#3a8a63", "#8a8f98"
+INK, PINK = "#22262c", "#cc79a7"
+# One colour a method, in every figure; GREY is for guides and for what is no method.
+COLOURS = {"unrolled": BLUE, "implicit": GREEN, "matching": ORANGE, "distribution matching": PINK,
+           "real images": INK}  # fmt: skip
 STYLE: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.0), "figure.facecolor": "white", "figure.constrained_layout.use": True,
     "font.size": 10.5, "axes.titlesize": 10.5, "axes.grid": True, "grid.color": "#e6e8eb",
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#6b7078",
     "axes.axisbelow": True, "lines.linewidth": 1.8, "legend.frameon": False,
-    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, GREY]),
+    "axes.prop_cycle": plt.cycler(color=[BLUE, INK, GREY]),
     "image.cmap": "gray", "svg.hashsalt": "gtnlib", "animation.embed_limit": 20,
 }  # fmt: skip
 
@@ -31,6 +36,12 @@ def use_style() -> None:
         set_matplotlib_formats("svg")
     except ImportError:  # not in a notebook
         pass
+
+
+def shades(color: str, count: int) -> list[tuple[float, ...]]:
+    """Tints of one colour from light to full, for variants of one method."""
+    full = np.array(to_rgb(color))
+    return [tuple(1 - share * (1 - full)) for share in np.linspace(min(1, 0.3 + 0.7 / count), 1, count)]
 
 
 def plot_band(ax: Axes, steps: Sequence[float], curves: Tensor, label: str, color: str) -> None:
