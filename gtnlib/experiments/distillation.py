@@ -20,6 +20,7 @@ from gtnlib.support.errors import DataError, check_choice, check_count
 from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.files import TEACHERS, load_teacher, rounded, save_teacher
 from gtnlib.teachers.generator import GeneratorTeacher
+from gtnlib.teachers.pixels import STARTS
 
 METAGRADS = {"Unrolled": Unrolled, "Implicit": Implicit, "GradientMatching": GradientMatching}
 OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",
@@ -40,7 +41,7 @@ class Distillation(Experiment):
     metagrad, metagrad_args: a name of `METAGRADS`, and arguments.
     student, student_args: a name of `STUDENTS`, and arguments.
     fit_args: outer_steps, and other arguments of `fit`. Validation is measured 20 times by default.
-    start_from_real: let pixels begin as random real images rather than noise.
+    start: what pixels begin as: "noise", or real images, "random", "herding" or "k_centre".
     seed: of the first teacher and its `fit`; the others take those after it.
     data: a name for `load_dataset`.
 
@@ -57,7 +58,7 @@ class Distillation(Experiment):
     student: str = "ConvNet"
     student_args: Mapping = field(default_factory=dict)
     fit_args: Mapping = field(default_factory=dict)
-    start_from_real: bool = False
+    start: str = "noise"
     seed: int = 0
     teacher_seeds: int = 1
     evaluation_seeds: int = 5
@@ -77,8 +78,9 @@ class Distillation(Experiment):
         check_count("seed", self.seed, 0)
         check_count("teacher_seeds", self.teacher_seeds)
         check_count("evaluation_seeds", self.evaluation_seeds)
-        if self.start_from_real and self.teacher != "PixelTeacher":
-            raise ValueError(f"start_from_real is for a PixelTeacher, but teacher is {self.teacher!r}.")
+        check_choice("start", self.start, ("noise", *STARTS))
+        if self.start != "noise" and self.teacher != "PixelTeacher":
+            raise ValueError(f"start is {self.start!r}, but a {self.teacher} can only start from noise.")
 
     # ------------------------------------------------------------ the parts
 
@@ -86,8 +88,8 @@ class Distillation(Experiment):
         """The teacher of a seed before training."""
         shapes = {"shape": data.shape, "num_classes": data.num_classes}
         teacher = TEACHERS[self.teacher](**{**shapes, **self.teacher_args}, seed=seed).to(data.device)
-        if self.start_from_real:
-            teacher.start_from(data.train, data.generator(derive_seed("start", seed)))
+        if self.start != "noise":
+            teacher.start_from(data.train, data.generator(derive_seed("start", seed)), self.start)
         return teacher
 
     def build_metagrad(self):

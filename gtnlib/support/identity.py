@@ -55,6 +55,21 @@ def teacher_of(teacher) -> dict:
     return {"class": type(teacher).__name__, **plain(arguments), "tensors": tensors}
 
 
+# What an argument means where it is not named: in files written before it was there, or after it was
+# gone. By the end of its dotted name.
+FORMER = {
+    "start": "noise",
+    "start_from_real": False,
+    "teacher.final_rate": None,
+    "teacher.schedule": "linear",
+}
+
+
+def former(name: str) -> dict:
+    """The entry of `FORMER` for a dotted name, as {name: value}; empty if there is none."""
+    return {name: value for end, value in FORMER.items() if f".{name}".endswith(f".{end}")}
+
+
 def flat(value, prefix: str = "") -> dict:
     """Nested tables as one, with dotted names."""
     if not isinstance(value, Mapping):
@@ -66,6 +81,9 @@ def flat(value, prefix: str = "") -> dict:
 def differences(stored: Mapping, given: Mapping) -> list[str]:
     """One phrase per entry that differs, as "metagrad.neumann_terms is 5 there, but 10 here"."""
     there, here = flat(stored), flat(json.loads(json.dumps(plain(given))))
+    for one, other in ((there, here), (here, there)):
+        for name in other.keys() - one.keys():
+            one |= former(name)
     return [
         f"{name} is {there.get(name, 'not set')!r} there, but {here.get(name, 'not set')!r} here"
         for name in dict.fromkeys([*here, *there])

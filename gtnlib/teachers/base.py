@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from gtnlib.support.errors import check_count, check_shape
-from gtnlib.teachers.teaching_set import TeachingSet, check_sgd
+from gtnlib.teachers.rates import check_sgd
+from gtnlib.teachers.teaching_set import TeachingSet
 
 
 class Teacher(nn.Module):
@@ -25,7 +26,10 @@ class Teacher(nn.Module):
     Parameters
     ----------
     steps: T, the number of inner steps; at step t ≥ T everything repeats from t mod T.
-    rate, momentum: what every step starts from; 0 < rate, 0 ≤ momentum < 1.
+    rate: learning rate that every step starts from, a number > 0, or a sequence of T of them.
+    final_rate, schedule: let it change from `rate` at step 0 to `final_rate` at step T − 1, along a
+        line ("linear") or half a cosine ("cosine").
+    momentum: that every step starts from; 0 ≤ momentum < 1.
     learn_rates: make rates and momenta (unless 0) parameters. Only the unrolled meta-gradient
         can train them; the others leave them where they are.
     weight_decay: β of the inner loss ℓ + β/2 ‖w‖².
@@ -48,13 +52,18 @@ class Teacher(nn.Module):
         teacher.arguments = dict(list(bound.arguments.items())[1:])
         return teacher
 
-    def __init__(self, shape, num_classes, steps, rate, momentum, learn_rates, weight_decay):
+    def __init__(self, shape, num_classes, steps, rate, final_rate, schedule, momentum, learn_rates,
+                 weight_decay):  # fmt: skip
         super().__init__()
         self.shape = check_shape(shape)
         self.num_classes = check_count("num_classes", num_classes, 2)
         self.steps = check_count("steps", steps)
-        rate, momentum, self.weight_decay = check_sgd(rate, momentum, weight_decay)
-        self.log_rate = nn.Parameter(torch.full((steps,), math.log(rate)), learn_rates)
+        rates, momentum, self.weight_decay = check_sgd(
+            steps, rate, momentum, weight_decay, final_rate, schedule
+        )
+        if isinstance(rate, Sequence) and "rate" in self.arguments:
+            self.arguments["rate"] = rates  # plain numbers, which a file can hold
+        self.log_rate = nn.Parameter(torch.tensor([math.log(rate) for rate in rates]), learn_rates)
         logit = torch.full((steps,), momentum).logit()
         self.momentum_logit = nn.Parameter(logit, learn_rates and momentum > 0)
 

@@ -6,12 +6,15 @@ sees. Both methods choose per class, and the k-th chosen of every class come bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from gtnlib.data.sets import Split
 from gtnlib.support.errors import check_choice, check_count
-from gtnlib.teachers.teaching_set import TeachingSet, check_sgd
+from gtnlib.teachers.rates import check_sgd
+from gtnlib.teachers.teaching_set import TeachingSet
 
 
 def pixels(split: Split) -> Tensor:
@@ -91,17 +94,18 @@ def _per_class(choose, features: Tensor, labels: Tensor, per_class: int) -> Tens
 
 
 def coreset(split: Split, method: str, per_class: int, steps: int, batch_size: int, *,
-            features: Tensor | None = None, rate: float = 0.05, momentum: float = 0.9,
-            weight_decay: float = 0.0) -> TeachingSet:  # fmt: skip
+            features: Tensor | None = None, rate: float | Sequence[float] = 0.05, momentum: float = 0.9,
+            weight_decay: float = 0.0, final_rate: float | None = None,
+            schedule: str = "linear") -> TeachingSet:  # fmt: skip
     """The chosen images as a teaching set, a batch at a time in the order of choice, around and around.
 
-    method: "k_centre" or "herding". features: (N, D), default the pixels. rate, momentum,
-    weight_decay: of every step.
+    method: "k_centre" or "herding". features: (N, D), default the pixels. rate, final_rate,
+    schedule, momentum, weight_decay: as for a `Teacher`.
     """
     choose = METHODS[check_choice("method", method, METHODS)]
     check_count("steps", steps), check_count("batch_size", batch_size)
-    rate, momentum, weight_decay = check_sgd(rate, momentum, weight_decay)
+    rates, momentum, weight_decay = check_sgd(steps, rate, momentum, weight_decay, final_rate, schedule)
     index = choose(pixels(split) if features is None else features, split.labels, per_class)
     order = torch.arange(steps * batch_size).view(steps, batch_size) % len(index)
     return TeachingSet(split.images[index].cpu(), split.labels[index].cpu(), order,
-                       torch.full((steps,), rate), torch.full((steps,), momentum), weight_decay)  # fmt: skip
+                       torch.tensor(rates), torch.full((steps,), momentum), weight_decay)  # fmt: skip

@@ -72,8 +72,9 @@ class GeneratorTeacher(Teacher):
     def __init__(self, steps=32, batch_size=64, *, batches=None, curriculum="learned",
                  noise_size=64, generator=None, hidden=512, channels=32, shape=(1, 28, 28),
                  num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
-                 seed=0):  # fmt: skip
-        super().__init__(shape, num_classes, steps, rate, momentum, learn_rates, weight_decay)
+                 seed=0, final_rate=None, schedule="linear"):  # fmt: skip
+        super().__init__(shape, num_classes, steps, rate, final_rate, schedule, momentum, learn_rates,
+                         weight_decay)  # fmt: skip
         batches = steps if batches is None else check_count("batches", batches)
         if batches > steps:
             raise ValueError(f"batches is {batches}, but there are only {steps} steps to use them.")

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gtnlib.data.sets import Split
-from gtnlib.support.errors import check_count, check_kind, check_seed
+from gtnlib.support.errors import check_choice, check_count, check_kind, check_seed
 from gtnlib.teachers.base import Teacher
+from gtnlib.teachers.coresets import METHODS
 from gtnlib.teachers.teaching_set import TeachingSet
+
+STARTS = ("random", *METHODS)
 
 
 class PixelTeacher(Teacher):
@@ -25,8 +28,9 @@ class PixelTeacher(Teacher):
 
     def __init__(self, images_per_class=10, steps=10, batch_size=None, *, shape=(1, 28, 28),
                  num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
-                 seed=0):  # fmt: skip
-        super().__init__(shape, num_classes, steps, rate, momentum, learn_rates, weight_decay)
+                 seed=0, final_rate=None, schedule="linear"):  # fmt: skip
+        super().__init__(shape, num_classes, steps, rate, final_rate, schedule, momentum, learn_rates,
+                         weight_decay)  # fmt: skip
         count = check_count("images_per_class", images_per_class) * num_classes
         batch_size = count if batch_size is None else check_count("batch_size", batch_size)
         if batch_size > count:
@@ -38,15 +42,26 @@ class PixelTeacher(Teacher):
         self.batches = min(steps, count // math.gcd(count, batch_size))
 
     @torch.no_grad()
-    def start_from(self, split: Split, generator: torch.Generator | None = None) -> PixelTeacher:
-        """Replace the noise by random real images of the right classes; returns the teacher."""
+    def start_from(self, split: Split, generator: torch.Generator | None = None,
+                   method: str = "random") -> PixelTeacher:  # fmt: skip
+        """Replace the noise by real images of the right classes; returns the teacher.
+
+        method: "random" draws them by `generator`, with replacement; "herding" and "k_centre" choose
+        them by their pixels (`teachers.coresets`), always the same ones.
+        """
+        check_choice("method", method, STARTS)
         check_kind("split", split, Split, " Pass, for instance, data.train.")
         if tuple(split.images.shape[1:]) != self.shape:
             raise ValueError(
                 f"the teacher's images are {self.shape}, the data's {tuple(split.images.shape[1:])}."
             )
-        real, _ = split.sample(len(self.labels), generator, self.labels.to(split.device))
-        self.images.copy_(real)
+        if split.num_classes != self.num_classes:
+            raise ValueError(f"the teacher has {self.num_classes} classes, the data {split.num_classes}.")
+        labels = self.labels.to(split.device)
+        index, _ = split.draw(len(labels), generator, labels)
+        if method != "random":
+            index = METHODS[method](split.images.flatten(1), split.labels, len(labels) // self.num_classes)
+        self.images.copy_(split.images[index])
         return self
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:

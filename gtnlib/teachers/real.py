@@ -8,7 +8,8 @@ from torch import Tensor
 from gtnlib.data.sets import Split
 from gtnlib.support.errors import check_count, check_kind
 from gtnlib.support.seeds import derive_seed
-from gtnlib.teachers.teaching_set import TeachingSet, check_sgd
+from gtnlib.teachers.rates import check_sgd
+from gtnlib.teachers.teaching_set import TeachingSet
 
 
 class RealTeacher:
@@ -19,16 +20,17 @@ class RealTeacher:
     split: where to draw from.
     steps, batch_size: inner steps and images per step.
     images: number of distinct images, used in turn; default steps × batch_size.
-    rate, momentum, weight_decay: of every step.
+    rate, final_rate, schedule, momentum, weight_decay: as for a `Teacher`.
     """
 
     def __init__(self, split: Split, steps, batch_size, images=None, rate=0.05, momentum=0.9,
-                 weight_decay=0.0):  # fmt: skip
+                 weight_decay=0.0, final_rate=None, schedule="linear"):  # fmt: skip
         check_kind("split", split, Split, " Pass, for instance, data.train.")
         self.split, self.steps = split, check_count("steps", steps)
         self.batch_size = check_count("batch_size", batch_size)
         self.images = steps * batch_size if images is None else check_count("images", images)
-        self.rate, self.momentum, self.weight_decay = check_sgd(rate, momentum, weight_decay)
+        self.rates, self.momentum, self.weight_decay = check_sgd(steps, rate, momentum, weight_decay,
+                                                                 final_rate, schedule)  # fmt: skip
         self.shape, self.num_classes = tuple(split.images.shape[1:]), split.num_classes
 
     def teaching_set(self, generator: torch.Generator | None = None) -> TeachingSet:
@@ -36,7 +38,7 @@ class RealTeacher:
         labels = torch.arange(self.images, device=device) % self.num_classes
         images, _ = self.split.sample(self.images, generator, labels)
         order = torch.arange(self.steps * self.batch_size).view(self.steps, -1) % self.images
-        rate, momentum = torch.full((self.steps,), self.rate), torch.full((self.steps,), self.momentum)
+        rate, momentum = torch.tensor(self.rates), torch.full((self.steps,), self.momentum)
         return TeachingSet(images.cpu(), labels.cpu(), order, rate, momentum, self.weight_decay)
 
 

@@ -18,14 +18,6 @@ from gtnlib.support.errors import DataError, check_kind, check_labels, check_num
 from gtnlib.support.files import write_whole
 
 
-def check_sgd(rate: float, momentum: float, weight_decay: float) -> tuple[float, float, float]:
-    """The three as floats, if they are 0 < rate, 0 ≤ momentum < 1 and 0 ≤ weight_decay."""
-    if check_number("rate", rate, 0) == 0:
-        raise ValueError("rate is 0, but must be positive.")
-    momentum = check_number("momentum", momentum, 0, below=1)
-    return float(rate), momentum, check_number("weight_decay", weight_decay, 0)
-
-
 @dataclass(frozen=True)
 class TeachingSet:
     """A frozen teacher: plain tensors, and the batches they make.

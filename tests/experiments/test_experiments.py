@@ -22,7 +22,7 @@ TOYS = {
     "toy-pixels": Distillation(
         "toy-pixels", "tiny", "PixelTeacher", {"images_per_class": 2, "steps": 3}, "Unrolled",
         {"real_batch_size": 16}, "MLP", {"widths": [8]}, {"outer_steps": 6, "validate_every": 2},
-        start_from_real=True, teacher_seeds=2, evaluation_seeds=3),
+        start="random", teacher_seeds=2, evaluation_seeds=3),
     "toy-matching": Distillation(
         "toy-matching", "tiny", "PixelTeacher", {"images_per_class": 1, "steps": 2}, "GradientMatching",
         {"real_batch_size": 8}, "MLP", {"widths": [8]}, {"outer_steps": 40}),
@@ -332,9 +332,10 @@ def test_other_bad_values_are_one_error(capsys, command, recorded):
     ({"fit_args": {}}, TypeError, "outer_steps in fit_args must be a whole number, got None"),
     ({"teacher_args": {"step": 3}}, ValueError, "a name in teacher_args is 'step'.*'steps'"),
     ({"student_args": [8]}, TypeError, "student_args must be a table"),
+    ({"start": "herd"}, ValueError, "start is 'herd'.*Did you mean 'herding'"),
     ({"teacher_seeds": 0}, ValueError, "teacher_seeds is 0"),
     ({"evaluation_seeds": 2.5}, TypeError, "evaluation_seeds must be a whole number"),
-    ({"teacher": "GeneratorTeacher", "teacher_args": {}}, ValueError, "start_from_real is for a Pixel"),
+    ({"teacher": "GeneratorTeacher", "teacher_args": {}}, ValueError, "start is 'random', but a Gen"),
 ])  # fmt: skip
 def test_a_configuration_is_checked_when_it_is_made(change, error, message):
     with pytest.raises(error, match=message):
@@ -386,3 +387,12 @@ def test_teachers_for_the_search_have_not_met_its_candidates():
     for one in SEARCHERS:
         met = {str(network) for network in one.met()[1:]}
         assert len(met) == 20 and not met & candidates
+
+
+@pytest.mark.parametrize("start", ["noise", "random", "herding", "k_centre"])
+def test_pixels_start_where_the_distillation_says(start, toy):
+    one = Distillation(**{**vars(TOYS["toy-pixels"]), "start": start})
+    teacher, again, other = (one.build_teacher(seed, toy).images for seed in (0, 0, 1))
+    assert torch.equal(teacher, again) and torch.equal(teacher, other) == (start in ("herding", "k_centre"))
+    real = [bool((toy.train.images == image).flatten(1).all(1).any()) for image in teacher]
+    assert real == [start != "noise"] * 6

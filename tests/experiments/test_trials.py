@@ -13,11 +13,11 @@ from gtnlib.experiments.records import Record
 BASE = Distillation(
     "toy", "tiny", "PixelTeacher", {"images_per_class": 2, "steps": 3}, "Unrolled",
     {"real_batch_size": 16}, "MLP", {"widths": [8]}, {"outer_steps": 6, "validate_every": 2},
-    start_from_real=True, teacher_seeds=2, evaluation_seeds=3)  # fmt: skip
+    start="random", teacher_seeds=2, evaluation_seeds=3)  # fmt: skip
 TRIALS = Trials("toy-trials", "tiny", BASE, {
     "as it is": {},
     "longer": {"fit_args": {"outer_steps": 8}},
-    "from noise": {"start_from_real": False},
+    "from noise": {"start": "noise"},
     "far too fast": {"teacher_args": {"rate": 1e30}},
 })  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from gtnlib import (
     MLP, DataError, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, StudentRun, TeachingSet,
     make_student, train_student,
 )  # fmt: skip
+from gtnlib.teachers.coresets import coreset
+from gtnlib.teachers.files import load_teacher, save_teacher
 from gtnlib.teachers.generator import Generator
 
 SHAPE, CLASSES = (1, 8, 8), 3
@@ -190,6 +193,68 @@ def test_parameter_groups_hold_every_learned_parameter_once(learn_rates):
     assert [group["lr"] for group in groups] == ([0.1, 0.2] if learn_rates else [0.1])
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in teacher.parameters() if p.requires_grad)
+
+
+# ---------------------------------------------------------------- schedules
+
+
+@pytest.mark.parametrize("make_teacher", [pixels, generated])
+@pytest.mark.parametrize("arguments, rates", [
+    ({"rate": 0.1, "final_rate": 0.02}, [0.1, 0.08, 0.06, 0.04, 0.02]),
+    ({"rate": 0.02, "final_rate": 0.1, "schedule": "linear"}, [0.02, 0.04, 0.06, 0.08, 0.1]),
+    ({"rate": 0.1, "final_rate": 0.02, "schedule": "cosine"},
+     [0.02 + 0.04 * (1 + math.cos(math.pi * t / 4)) for t in range(5)]),
+    ({"rate": (0.5, 0.4, 1, 0.2, 0.1)}, [0.5, 0.4, 1, 0.2, 0.1]),
+])  # fmt: skip
+def test_rates_follow_a_list_a_line_or_a_cosine(make_teacher, arguments, rates, toy, tmp_path):
+    teacher = make_teacher(**arguments)
+    lessons = [teacher.teaching_set(), RealTeacher(toy.train, 5, 4, **arguments).teaching_set(),
+               coreset(toy.train, "herding", 2, 5, 4, **arguments)]  # fmt: skip
+    if make_teacher is pixels:
+        save_teacher(teacher, tmp_path / "teacher.safetensors")
+        lessons.append(load_teacher(tmp_path / "teacher.safetensors").teaching_set())
+    for one in lessons:
+        assert one.rate.dtype == torch.float32 and one.rate.tolist() == pytest.approx(rates, rel=1e-6)
+
+
+def test_one_step_has_the_first_rate():
+    assert pixels(steps=1, rate=0.1, final_rate=0.5).teaching_set().rate.tolist() == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize("arguments, error, message", [
+    ({"rate": [0.1, 0.2]}, ValueError, "rate lists 2 numbers, but there are 5 steps"),
+    ({"rate": [0.1] * 5, "final_rate": 0.1}, ValueError, "final_rate is 0.1, but rate lists that of every"),
+    ({"rate": [0.1] * 4 + [0]}, ValueError, "every one of rate is 0, but must be positive"),
+    ({"rate": [0.1] * 4 + ["a"]}, TypeError, "every one of rate must be a number, got 'a'"),
+    ({"rate": torch.ones(5)}, TypeError, "rate must be a number"),
+    ({"final_rate": 0}, ValueError, "final_rate is 0, but must be positive"),
+    ({"final_rate": "0.1"}, TypeError, "final_rate must be a number"),
+    ({"schedule": "cosin"}, ValueError, "schedule is 'cosin'.*Did you mean 'cosine'"),
+])  # fmt: skip
+def test_bad_schedules_are_refused(arguments, error, message, toy):
+    for build in (pixels, generated, partial(RealTeacher, toy.train, 5, 4),
+                  partial(coreset, toy.train, "herding", 2, 5, 4)):  # fmt: skip
+        with pytest.raises(error, match=message):
+            build(**arguments)
+
+
+# ---------------------------------------------------------------- starts
+
+
+@pytest.mark.parametrize("method", ["herding", "k_centre"])
+def test_start_from_a_coreset_holds_its_images(method, toy):
+    teacher = pixels().start_from(toy.train, method=method)
+    chosen = coreset(toy.train, method, 2, 1, 1)
+    assert torch.equal(teacher.images, chosen.images) and torch.equal(teacher.labels, chosen.labels)
+
+
+def test_start_from_refuses_what_it_cannot_do(toy):
+    with pytest.raises(ValueError, match="method is 'herd'.*Did you mean 'herding'"):
+        pixels().start_from(toy.train, method="herd")
+    with pytest.raises(ValueError, match="the teacher has 4 classes, the data 3"):
+        pixels(num_classes=4).start_from(toy.train)
+    with pytest.raises(ValueError, match="per_class is 41, but class 0 has 40 images"):
+        pixels(images_per_class=41).start_from(toy.train, method="k_centre")
 
 
 # ---------------------------------------------------------------- teaching sets

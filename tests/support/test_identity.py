@@ -1,0 +1,18 @@
+"""What makes two runs the same: an argument that is not named has the meaning it had before it existed."""
+
+import pytest
+
+from gtnlib.support.identity import FORMER, differences
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_an_argument_that_is_not_named_has_its_former_meaning(name):
+    plain, named, other = {"a": 1}, {"a": 1, "b": {name: FORMER[name]}}, {"a": 1, "b": {name: "other"}}
+    assert not differences(plain, named) and not differences(named, plain) and not differences(plain, plain)
+    assert differences(plain, other) == [f"b.{name} is {FORMER[name]!r} there, but 'other' here"]
+    assert len(differences(other, plain)) == len(differences(named, other)) == 1
+
+
+def test_an_argument_without_a_former_meaning_must_be_named():
+    assert differences({}, {"restart": 1}) == ["restart is 'not set' there, but 1 here"]
+    assert differences({"final_rate": 1}, {}) == ["final_rate is 1 there, but 'not set' here"]
