@@ -11,7 +11,7 @@ from gtnlib.data.load import MNIST_SHA256
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PROSE = sorted((ROOT / "book").glob("*.md"))
+PROSE = [ROOT / "index.md", *sorted((ROOT / "book").glob("*.md"))]
 MACHINE_PATH = re.compile(r"(?<![\w.~:/-])/(?:home|root|tmp|work|mnt|Users)/\w")
 BROKEN_FENCE = re.compile(r"^```+\{[^\n`]*`.*", re.MULTILINE)
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")

@@ -60,13 +60,16 @@ INSPECT = r"""
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
+    def translate_path(self, path):  # 404.html and the icon ask for whole paths, as on the site
+        return super().translate_path(path.removeprefix("/gtn-book"))
+
     def log_message(self, *_):
         pass
 
 
 def pages(folder: Path) -> list[str]:
     """Every page of the book, without the ones that Sphinx makes by itself."""
-    generated = {"genindex.html", "search.html", "index.html"}
+    generated = {"genindex.html", "search.html"}
     found = (path.relative_to(folder) for path in folder.rglob("*.html"))
     return sorted(
         path.as_posix() for path in found
