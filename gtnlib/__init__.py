@@ -11,9 +11,11 @@ Two teachers (pixels, a generator), three meta-gradients (unrolled, implicit, gr
 """
 
 from gtnlib.students.space import Architecture, sample_architectures
+from gtnlib.data.augment import Augment
 from gtnlib.data.sets import Dataset, Split, default_device
 from gtnlib.data.load import load_dataset
 from gtnlib.support.errors import DataError, DivergenceError, DivergenceWarning
+from gtnlib.judge.protocols import LESSON, LONG, LONG_AUGMENTED, Protocol
 from gtnlib.judge.report import Report, Statistic
 from gtnlib.judge.evaluate import accuracy, best_rate, evaluate
 from gtnlib.outer.fit import fit
@@ -32,10 +34,10 @@ from gtnlib.students.vit import VisionTransformer
 __version__ = "0.1.0"
 
 __all__ = [
-    "MLP", "VGG", "AlexNet", "Architecture", "ConvNet", "DataError", "Dataset", "DivergenceError",
-    "DivergenceWarning", "FlatStudent", "GeneratorTeacher", "GradientMatching", "History", "Implicit",
-    "LeNet", "OuterStep", "PixelTeacher", "RealTeacher", "Report", "ResNet", "Split", "Statistic",
-    "StudentRun", "TeachingSet", "Unrolled", "VisionTransformer", "accuracy", "best_rate",
-    "default_device", "evaluate", "fit", "inner_step", "load_dataset", "make_student",
-    "sample_architectures", "train_student",
+    "LESSON", "LONG", "LONG_AUGMENTED", "MLP", "VGG", "AlexNet", "Architecture", "Augment", "ConvNet",
+    "DataError", "Dataset", "DivergenceError", "DivergenceWarning", "FlatStudent", "GeneratorTeacher",
+    "GradientMatching", "History", "Implicit", "LeNet", "OuterStep", "PixelTeacher", "Protocol",
+    "RealTeacher", "Report", "ResNet", "Split", "Statistic", "StudentRun", "TeachingSet", "Unrolled",
+    "VisionTransformer", "accuracy", "best_rate", "default_device", "evaluate", "fit", "inner_step",
+    "load_dataset", "make_student", "sample_architectures", "train_student",
 ]  # fmt: skip

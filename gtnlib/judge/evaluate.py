@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.stacked import StackedStudent
 from gtnlib.inner.step import check_parameters, sgd
 from gtnlib.inner.structure import structure
+from gtnlib.judge.protocols import LESSON, Protocol
 from gtnlib.judge.report import Report, Statistic
 from gtnlib.students.build import make_student
-from gtnlib.support.errors import check_choice, check_count, check_kind
+from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_kind
+from gtnlib.support.progress import progress_bar
 from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.teaching_set import TeachingSet
 
@@ -50,41 +53,71 @@ def evaluate(
     steps: int | None = None,
     split: str = "test",
     every: int | None = None,
+    protocol: Protocol = LESSON,
+    progress: bool | None = None,
 ) -> Report:
     """Train fresh students on what the teacher teaches and measure them on real images.
 
-    On a GPU, students of one structure train side by side; on a CPU, one after the other.
+    In the teacher's own lesson, students of one structure train side by side on a GPU; on a CPU, and
+    by epochs, one after the other.
 
     Parameters
     ----------
     teacher: PixelTeacher, GeneratorTeacher, RealTeacher or TeachingSet.
     student: class, function or list of them, as for `fit`.
     seeds: how many students, or their seeds; never those `fit` draws, whatever its seed.
-    steps: inner steps; default teacher.steps. Beyond it the teacher starts over.
+    steps: inner steps of a lesson; default teacher.steps. Beyond it the teacher starts over.
     split: "test" for final numbers, "validation" for every choice made on the way, or "train".
     every: also measure after 0, every, 2·every, … steps.
+    protocol: LESSON, LONG, LONG_AUGMENTED or another.
+    progress: show a bar; default where the training is by epochs.
 
     Returns
     -------
-    Report with .accuracy (.mean, .std, .values), .steps and .curves (seeds, len(steps)).
+    Report with .accuracy (.mean, .std, .values), .steps, .curves (seeds, len(steps)) and .diverged;
+    if that is not 0, a DivergenceWarning is given as well.
     """
+    report = measure(teacher, student, data, seeds, steps, split, every, protocol, progress)
+    if report.diverged:
+        warnings.warn(f"{report}: these count as networks that know nothing.", DivergenceWarning, 2)
+    return report
+
+
+def measure(teacher, student, data, seeds, steps=None, split="test", every=None, protocol=LESSON,
+            progress=None) -> Report:  # fmt: skip
+    """`evaluate` without the warning, for who looks at `diverged`."""
     check_choice("split", split, ("train", "validation", "test"))
     images = getattr(check_kind("data", data, Dataset, " load_dataset(…) makes one."), split)
     if isinstance(teacher, type) or not hasattr(teacher, "teaching_set"):
         raise TypeError(f"teacher must be a teacher or a TeachingSet, got {teacher!r}.")
-    seeds = check_seeds(seeds)
-    steps = teacher.steps if steps is None else check_count("steps", steps)
-    between = () if every is None else range(0, steps, check_count("every", every))
-    marks = sorted({*between, steps})
+    seeds, own = check_seeds(seeds), check_kind("protocol", protocol, Protocol).epochs is None
+    if steps is not None and not own:
+        raise ValueError(f"steps is {steps}, but the protocol has epochs: give protocol=LESSON, or no steps.")
+    if every is not None:
+        check_count("every", every)
     pupils = [FlatStudent(fresh(student, data, seed)) for seed in seeds]
+    if own:
+        steps = teacher.steps if steps is None else check_count("steps", steps)
+    else:
+        steps = protocol.steps(len(lessons_of(teacher, data, seeds[0]).images))
+    marks = sorted({*(() if every is None else range(0, steps, every)), steps})
     curve_of: dict[int, tuple[float, ...]] = {}
-    for group in _groups(pupils, together=data.device.type == "cuda"):
-        lessons = [lessons_of(teacher, data, seeds[i]) for i in group]
-        curve = _train(StackedStudent([pupils[i] for i in group]), lessons, marks, images)
-        curve_of.update(zip(group, zip(*curve)))
+    diverged = 0
+    with progress_bar(len(seeds) * steps, "students", not own if progress is None else progress) as bar:
+        for group in _groups(pupils, together=own and data.device.type == "cuda"):
+            lessons = [lessons_of(teacher, data, seeds[i]) for i in group]
+            if own:
+                stack = StackedStudent([pupils[i] for i in group])
+                curve, w = _train(stack, lessons, marks, images)
+                bar.update(len(group) * steps)
+            else:
+                generator = data.generator(derive_seed("protocol", seeds[group[0]]))
+                curve, w = _epochs(pupils[group[0]], lessons[0], protocol, generator, marks, images, bar)
+            curve_of.update(zip(group, zip(*curve)))
+            diverged += int((~w.isfinite().all(-1)).sum())
     curves = [curve_of[i] for i in range(len(seeds))]
     final = Statistic(tuple(curve[-1] for curve in curves))
-    return Report(final, tuple(marks), torch.tensor(curves), split)
+    return Report(final, tuple(marks), torch.tensor(curves), split, diverged)
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -121,8 +154,8 @@ def _groups(pupils: list[FlatStudent], together: bool) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _train(student: StackedStudent, lessons: list[TeachingSet], marks, images: Split) -> list[list[float]]:
-    """Accuracy of every student, each with its own lessons, after so many steps: (marks, S)."""
+def _train(student: StackedStudent, lessons: list[TeachingSet], marks, images: Split):
+    """Accuracy of every student, each with its own lessons, after so many steps: (marks, S); and w (S, P)."""
     w, t = student.initial(), 0
     m, curve = torch.zeros_like(w), list[Any]()
     for mark in marks:
@@ -132,7 +165,18 @@ def _train(student: StackedStudent, lessons: list[TeachingSet], marks, images: S
             w, m = student.compute(sgd, (w, m, *batches), (lessons[0].weight_decay,))
         t = mark
         curve.append(accuracy(student, w, images))
-    return curve
+    return curve, w
+
+
+def _epochs(pupil: FlatStudent, lessons: TeachingSet, protocol: Protocol, generator, marks, images: Split,
+            bar):  # fmt: skip
+    """Accuracy of one student, trained by epochs, after so many steps: (marks, 1); and w (1, P)."""
+    curve = [[accuracy(pupil, pupil.initial(), images)]] if 0 in marks else []
+    for step in protocol.training(pupil.module, lessons.images, lessons.labels, generator):
+        bar.update()
+        if step in marks:
+            curve.append([accuracy(pupil, pupil.initial(), images)])
+    return curve, pupil.initial()[None]
 
 
 def check_fit(lessons: TeachingSet, data: Dataset) -> None:
@@ -166,6 +210,6 @@ def best_rate(
         raise TypeError(f"rates must be a sequence of numbers, got {rates!r}.")
     if not rates:
         raise ValueError("rates is empty: give at least one.")
-    scores = {rate: evaluate(teacher_at(rate), student, data, seeds, steps, "validation").accuracy.mean
+    scores = {rate: measure(teacher_at(rate), student, data, seeds, steps, "validation").accuracy.mean
               for rate in rates}  # fmt: skip
     return max(scores, key=scores.__getitem__)

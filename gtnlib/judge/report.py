@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,8 +24,22 @@ class Statistic:
         n = len(self.values)
         return (sum((v - self.mean) ** 2 for v in self.values) / max(n - 1, 1)) ** 0.5
 
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value."""
+        return min(self.values), max(self.values)
+
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %"
+
+    def robust(self) -> str:
+        """Median and range, for values of which some may lie far from the others."""
+        low, high = self.range
+        return f"{100 * self.median:.1f} ({100 * low:.1f} to {100 * high:.1f}) %"
 
 
 @dataclass(frozen=True)
@@ -32,12 +47,19 @@ class Report:
     """Accuracies of fresh students, as fractions.
 
     accuracy: after the last step. steps: where the curve was measured. curves: (seeds, len(steps)).
+    diverged: how many students ended with parameters that are not finite. They are among the others,
+        with the accuracy of a network that knows nothing.
     """
 
     accuracy: Statistic
     steps: tuple[int, ...]
     curves: Tensor
     split: str
+    diverged: int = 0
 
     def __str__(self) -> str:
-        return f"{self.accuracy} on {self.split} after {self.steps[-1]} steps"
+        after = f"on {self.split} after {self.steps[-1]} steps"
+        if not self.diverged:
+            return f"{self.accuracy} {after}"
+        count = f"{self.diverged} of {len(self.accuracy.values)} students diverged"
+        return f"median {self.accuracy.robust()} {after}; {count}"
