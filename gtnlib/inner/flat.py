@@ -122,6 +122,10 @@ class FlatStudent:
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
             return torch.autograd.grad(gradient, w, a, materialize_grads=True)[0]
 
+    def curvature(self, w: Tensor, x: Tensor, y: Tensor) -> Curvature:
+        """The second derivatives of ℓ at one point, for many products."""
+        return Curvature(self, w, x, y)
+
     def through_gradient(
         self, w: Tensor, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -133,6 +137,36 @@ class FlatStudent:
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
             value = f(gradient)
             return torch.autograd.grad(value, x)[0], value.detach()
+
+
+class Curvature:
+    """The second derivatives of ℓ(w; x, y) at one point, as products with vectors (P,).
+
+    The graph of the gradient is built once and kept, so that every product costs one backward pass
+    through it. In memory it takes that of a gradient whose activations are all kept.
+
+    Attributes
+    ----------
+    gradient: ∂ℓ/∂w (P,), without a graph.
+    """
+
+    def __init__(self, student: FlatStudent, w: Tensor, x: Tensor, y: Tensor):
+        with torch.enable_grad():
+            self._w, self._x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            loss = student.loss(self._w, self._x, y)
+            (self._graph,) = torch.autograd.grad(loss, self._w, create_graph=True)
+        self.gradient = self._graph.detach()
+
+    def hessian_product(self, a: Tensor) -> Tensor:
+        """(∂²ℓ/∂w²) a, of shape (P,)."""
+        return self._product(self._w, a)
+
+    def mixed_product(self, a: Tensor) -> Tensor:
+        """(∂²ℓ/∂x∂w) a, of the shape of x."""
+        return self._product(self._x, a)
+
+    def _product(self, variable: Tensor, a: Tensor) -> Tensor:
+        return torch.autograd.grad(self._graph, variable, a, retain_graph=True, materialize_grads=True)[0]
 
 
 def _differentiated(*tensors: Tensor) -> bool:

@@ -5,9 +5,11 @@ If w minimises the training loss f(w, φ) = ℓ(w; x(φ)) + β/2 ‖w‖², the 
 
     dL/dφ = −(∂L/∂w) H⁻¹ ∂²f/∂w∂φ,    H⁻¹ ≈ α Σ_{k=0…K} (1 − αH)^k    (their Algorithm 3)
 
-a Neumann series, which converges if 0 < α < 2/λ_max and every eigenvalue of H is positive. Memory
-does not depend on the number of inner steps. Rates and momenta do not enter f, so they get no
-gradient; nor is the result exact for a student that is not at a minimum.
+a Neumann series, which converges if 0 < α < 2/λ_max and every eigenvalue of H is positive. Conjugate
+gradients solve H q = ∂L/∂w in fewer products with H, and stop where its curvature is negative, as it
+is before the minimum. Either way the graph of ∂f/∂w is built once per outer step, at w, and kept for
+all products. Memory grows with the batches in f, not with the number of inner steps. Rates and momenta
+do not enter f, so they get no gradient; nor is the result exact for a student that is not at a minimum.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from torch import Tensor
 from gtnlib.data.sets import Split
 from gtnlib.inner.step import StudentRun, loss_gradient, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
-from gtnlib.support.errors import DivergenceWarning, check_count, check_number
+from gtnlib.metagrad.solvers import conjugate_gradients, largest_eigenvalue, neumann
+from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_number
+
+SOLVERS = ("neumann", "cg")
 
 GROWN = 1e6  # a series whose last term is so many times its first has nothing to do with the inverse
 CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or train the student closer to a "
@@ -28,7 +33,7 @@ CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or tra
 
 
 class Implicit(MetaGradient):
-    """The implicit function theorem, its inverse Hessian by a Neumann series.
+    """The implicit function theorem, its inverse Hessian by a truncated iteration.
 
     Parameters
     ----------
@@ -41,16 +46,22 @@ class Implicit(MetaGradient):
     updates_per_student: outer steps before a student is started afresh; above 1 it is trained
         on from where it stands (warm start) for another teacher.steps inner steps each time.
     real_batch_size: real images for ∂L/∂w.
+    solver: "neumann", or "cg" for truncated conjugate gradients (`solvers.conjugate_gradients`), which
+        need neither `neumann_terms` nor `scale` nor `power_iterations`.
+    products: of "cg", with the Hessian of all batches in f, at most.
+    tolerance: of "cg", the relative residual to stop at.
 
     Attributes
     ----------
-    diagnostics: of the last call: "scale", "terms" (norms of the terms of the series, relative to
-        the first), "residual" ‖(H + δ) q − v‖ / ‖v‖ of the solution, "inner_gradient" ‖∂f/∂w‖.
+    diagnostics: of the last call: "residual" ‖(H + δ) q − v‖ / ‖v‖ of the solution, "inner_gradient"
+        ‖∂f/∂w‖; of "neumann" also "scale" and "terms" (norms of the terms of the series, relative to
+        the first), of "cg" "products" and "curvatures" (p·(H + δ) p / ‖p‖² of every direction).
     """
 
     def __init__(self, neumann_terms: int = 10, scale: float | str = "auto", damping: float = 0.0,
                  batches: int | None = 4, power_iterations: int = 8,
-                 updates_per_student: int = 1, real_batch_size: int = 256):  # fmt: skip
+                 updates_per_student: int = 1, real_batch_size: int = 256,
+                 solver: str = "neumann", products: int = 8, tolerance: float = 1e-3):  # fmt: skip
         self.neumann_terms = check_count("neumann_terms", neumann_terms, 0)
         if scale != "auto" and check_number("scale", scale, 0) == 0:
             raise ValueError("scale is 0, but must be positive or 'auto'.")
@@ -60,6 +71,9 @@ class Implicit(MetaGradient):
         self.power_iterations = check_count("power_iterations", power_iterations)
         self.updates_per_student = check_count("updates_per_student", updates_per_student)
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
+        self.solver = check_choice("solver", solver, SOLVERS)
+        self.products = check_count("products", products)
+        self.tolerance = check_number("tolerance", tolerance, 0)
         self.diagnostics: dict = {}
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
@@ -74,26 +88,25 @@ class Implicit(MetaGradient):
         train_student(teacher, run, teacher.steps)
         student, w = run.student, run.w
         steps, real = drawn
+        batches = [teacher.batch(t) for t in steps]
         with torch.no_grad():
-            batches = [teacher.batch(t) for t in steps]
             v, loss = student.compute(loss_gradient, (w, *split.at(real)))
-            shift = teacher.weight_decay + self.damping
-
-            def hessian(p: Tensor) -> Tensor:
-                products = (student.compute(hessian_product, (w, p), batch) for batch in batches)
-                return sum(products) / len(batches) + shift * p
-
-            inner = sum(student.compute(loss_gradient, (w, *batch))[0] for batch in batches)
-            inner = inner / len(batches)
-            q = self._solve(hessian, v)
-            self.diagnostics["inner_gradient"] = float((inner + teacher.weight_decay * w).norm())
-
-        for t in steps:
-            x, y = teacher.batch(t)
-            with torch.no_grad():
-                mixed = student.compute(mixed_product, (w, q), (x, y))
-            pull_back({x: -mixed / len(steps)})
+            adjoints = self._adjoints(student, w, batches, v, teacher.weight_decay)
+        pull_back({x: adjoint for (x, _), adjoint in zip(batches, adjoints)})
         return loss
+
+    def _adjoints(self, student, w: Tensor, batches: list, v: Tensor, decay: float) -> list[Tensor]:
+        """−(∂²f/∂x∂w) (H + δ)⁻¹ v, of the shape of x, for the images x of every batch."""
+        parts = [student.curvature(w, *batch) for batch in batches]
+
+        def hessian(p: Tensor) -> Tensor:
+            products = sum(part.hessian_product(p) for part in parts)
+            return products / len(parts) + (decay + self.damping) * p
+
+        q, self.diagnostics = self._solve(hessian, v)
+        inner = sum(part.gradient for part in parts) / len(parts) + decay * w
+        self.diagnostics["inner_gradient"] = float(inner.norm())
+        return [-part.mixed_product(q) / len(parts) for part in parts]
 
     def trouble(self) -> str | None:
         grown = self.diagnostics.get("terms", [0])[-1]
@@ -109,57 +122,22 @@ class Implicit(MetaGradient):
         order = torch.randperm(distinct, generator=generator, device=generator.device)
         return order[: self.batches].tolist()
 
-    def _solve(self, hessian, v: Tensor) -> Tensor:
-        """q ≈ (H + δ)⁻¹ v by the Neumann series."""
+    def _solve(self, hessian, v: Tensor) -> tuple[Tensor, dict]:
+        """q ≈ (H + δ)⁻¹ v, and diagnostics."""
+        if self.solver == "cg":
+            return conjugate_gradients(hessian, v, self.products, self.tolerance)
         scale: Tensor | float
         if isinstance(self.scale, str):
             scale = 1 / largest_eigenvalue(hessian, v, self.power_iterations)
         else:
             scale = self.scale
-        term = total = v
-        norms = [term.norm()]
-        for _ in range(self.neumann_terms):
-            term = term - scale * hessian(term)
-            total = total + term
-            norms.append(term.norm())
-        q = scale * total
-        terms = (torch.stack(norms) / norms[0].clamp(min=1e-30)).tolist()
-        # H q = v − (1 − αH)^(K+1) v, so the residual is the norm of the term after the last.
-        residual = (term - scale * hessian(term)).norm() / norms[0].clamp(min=1e-30)
-        self.diagnostics = {"scale": float(scale), "terms": terms, "residual": float(residual)}
-        if norms[0].isfinite() and not terms[-1] <= 1:
+        q, found = neumann(hessian, v, self.neumann_terms, scale)
+        last = found["terms"][-1]
+        if v.isfinite().all() and not last <= 1:
             warnings.warn(
-                f"the Neumann series diverges: its term {self.neumann_terms} is {terms[-1]:.3g} "
-                f"times the first, at scale {float(scale):.3g}. {CURE}",
+                f"the Neumann series diverges: its term {self.neumann_terms} is {last:.3g} "
+                f"times the first, at scale {found['scale']:.3g}. {CURE}",
                 DivergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        return q
-
-
-def hessian_product(student, w, p, x, y) -> Tensor:
-    """(∂²ℓ/∂w²) p, of shape (P,)."""
-    return student.hessian_product(w, x, y, p)
-
-
-def mixed_product(student, w, q, x, y) -> Tensor:
-    """(∂²ℓ/∂x∂w) q, of the shape of x."""
-    return student.second_order(w, x, y, q)[1]
-
-
-def largest_eigenvalue(hessian, start: Tensor, iterations: int) -> Tensor:
-    """Largest |eigenvalue| of a symmetric operator by power iteration, a lower bound (0-d)."""
-    # A fixed start that overlaps every eigenvector in practice, so that results repeat.
-    generator = torch.Generator(device=start.device).manual_seed(0)
-    p = torch.randn(start.shape, generator=generator, device=start.device, dtype=start.dtype)
-    p = p / p.norm()
-    for _ in range(iterations):
-        product = hessian(p)
-        size = product.norm()
-        if size == 0:
-            raise ValueError(
-                "the Hessian of the training loss vanishes, so it has no inverse. Add weight decay "
-                "to the teacher or damping to Implicit."
-            )
-        p = product / size
-    return size
+        return q, found

@@ -10,7 +10,7 @@ from gtnlib import (
     MLP, DivergenceWarning, FlatStudent, GeneratorTeacher, Implicit, PixelTeacher, Split, StudentRun,
     Unrolled,
 )  # fmt: skip
-from gtnlib.metagrad.implicit import largest_eigenvalue
+from gtnlib.metagrad.solvers import largest_eigenvalue
 from gtnlib.support.seeds import seeded
 from gtnlib.teachers.generator import Generator
 
@@ -27,9 +27,16 @@ class Ridge(FlatStudent):
     def loss(self, w, x, y):
         return 0.5 * (self.logits(w, x).squeeze(1) - y.to(x.dtype)).square().mean()
 
-    def hessian_product(self, w, x, y, a):
-        self.products += 1
-        return super().hessian_product(w, x, y, a)
+    def curvature(self, w, x, y):
+        curvature = super().curvature(w, x, y)
+        product = curvature.hessian_product
+
+        def counted(a):
+            self.products += 1
+            return product(a)
+
+        curvature.hessian_product = counted
+        return curvature
 
 
 class Problem:

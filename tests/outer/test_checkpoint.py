@@ -22,6 +22,7 @@ METAGRADS = {
     "unrolled": partial(Unrolled, real_batch_size=16),
     "implicit": partial(Implicit, neumann_terms=2, damping=5.0, batches=2, real_batch_size=16),
     "warm": partial(Implicit, neumann_terms=2, damping=5.0, updates_per_student=3, real_batch_size=16),
+    "cg": partial(Implicit, solver="cg", products=2, batches=2, real_batch_size=16),
     "matching": partial(GradientMatching, real_batch_size=8, updates_per_student=4),
 }
 every_metagrad = pytest.mark.parametrize("make_metagrad", METAGRADS.values(), ids=METAGRADS.keys())

@@ -1,0 +1,92 @@
+"""Approximate solutions q of H q = v, for a symmetric operator H that is known by its products alone.
+
+Each solver takes H as a function of a vector (P,) and returns q (P,) with what it learned on the way,
+as plain numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+SMALLEST = 1e-30  # stands for zero below a fraction bar
+
+
+def neumann(hessian: Callable[[Tensor], Tensor], v: Tensor, terms: int, scale: float | Tensor,
+            residual: bool = True) -> tuple[Tensor, dict]:  # fmt: skip
+    """q = α Σ_{k=0…K} (1 − αH)^k v, with K = `terms` products and α = `scale`.
+
+    Lorraine et al. (2020), Algorithm 3. Converges if 0 < α < 2/λ_max and H is positive definite.
+
+    Returns q and "scale", "terms" (norms of the terms, relative to the first) and, for one product
+    more, "residual" ‖H q − v‖ / ‖v‖.
+    """
+    term = total = v
+    norms = [term.norm()]
+    for _ in range(terms):
+        term = term - scale * hessian(term)
+        total = total + term
+        norms.append(term.norm())
+    first = norms[0].clamp(min=SMALLEST)
+    found = {"scale": float(scale), "terms": (torch.stack(norms) / first).tolist()}
+    if residual:  # H q = v − (1 − αH)^(K+1) v, so it is the term after the last
+        found["residual"] = float((term - scale * hessian(term)).norm() / first)
+    return scale * total, found
+
+
+def conjugate_gradients(hessian: Callable[[Tensor], Tensor], v: Tensor, products: int,
+                        tolerance: float) -> tuple[Tensor, dict]:  # fmt: skip
+    """q from the Krylov space of v that minimises q·Hq/2 − v·q, as far as H curves upwards.
+
+    Hestenes and Stiefel (1952), stopped after so many products, where ‖H q − v‖ falls to `tolerance`
+    times ‖v‖, or at a direction p without positive curvature p·Hp, where the last q stands (Steihaug
+    1983). If the first direction, v, is such a one, q = v ‖v‖ / ‖Hv‖.
+
+    Returns q and "products" used, "residual" ‖H q − v‖ / ‖v‖ by its recurrence, and "curvatures",
+    p·Hp / ‖p‖² of every direction tried. Raises ValueError if H v vanishes.
+    """
+    q, r, p = torch.zeros_like(v), v, v
+    curvatures: list[float] = []
+    size = first = r @ r
+    rounding = torch.finfo(v.dtype).eps
+    # Written so that what is not a number goes on and is found, not taken for the solution.
+    while len(curvatures) < products and not size <= tolerance**2 * first:
+        image, length = hessian(p), p.norm()
+        curvature, stretched = p @ image, check_not_zero(image.norm())
+        curvatures.append(float(curvature / length**2))
+        if curvature <= rounding * length * stretched:
+            if len(curvatures) == 1:
+                q = v * (length / stretched)
+                size = (image * (length / stretched) - v).square().sum()
+            break
+        step = size / curvature
+        q, r = q + step * p, r - step * image
+        before, size = size, r @ r
+        p = r + size / before * p
+    residual = float((size / first.clamp(min=SMALLEST)).sqrt())
+    return q, {"products": len(curvatures), "residual": residual, "curvatures": curvatures}
+
+
+def largest_eigenvalue(hessian: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
+    """Largest |eigenvalue| of a symmetric operator by power iteration, a lower bound (0-d)."""
+    # A fixed start that overlaps every eigenvector in practice, so that results repeat.
+    generator = torch.Generator(device=start.device).manual_seed(0)
+    p = torch.randn(start.shape, generator=generator, device=start.device, dtype=start.dtype)
+    p = p / p.norm()
+    for _ in range(iterations):
+        product = hessian(p)
+        size = check_not_zero(product.norm())
+        p = product / size
+    return size
+
+
+def check_not_zero(size: Tensor) -> Tensor:
+    """Return the norm of a product with the Hessian, unless it is 0."""
+    if size == 0:
+        raise ValueError(
+            "the Hessian of the training loss vanishes, so it has no inverse. Add weight decay "
+            "to the teacher or damping to Implicit."
+        )
+    return size
