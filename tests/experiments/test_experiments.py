@@ -13,7 +13,7 @@ from gtnlib import DataError, DivergenceError, fit
 from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Mixture
 from gtnlib.experiments.__main__ import main
 from gtnlib.experiments.records import RECORDED, Record, shipped
-from gtnlib.experiments.settings import SEARCHERS
+from gtnlib.experiments.settings.search import SEARCHERS
 from gtnlib.support.files import read_tensors
 from gtnlib.support.identity import differences
 from gtnlib.teachers.files import load_teacher

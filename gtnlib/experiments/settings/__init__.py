@@ -1,0 +1,11 @@
+"""The named experiments of the book: all their settings, a file per family, to read and to tune.
+
+Unless a name says otherwise, every student is `ConvNet()`, two blocks of 16 and 32 channels: smaller
+than the three blocks of 128 channels that most tables use, so that a CPU is enough.
+"""
+
+from gtnlib.experiments.base import Experiment
+from gtnlib.experiments.settings import budget, cells, curriculum, search, transfer, tried
+
+FAMILIES = (cells, curriculum, transfer, search, budget, tried)
+EXPERIMENTS: dict[str, Experiment] = {one.name: one for family in FAMILIES for one in family.LIST}
