@@ -98,20 +98,20 @@ class FlatStudent:
             loss = self.loss(w, x, y)
             return torch.autograd.grad(loss, w)[0], loss.detach()
 
-    def second_order(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """The two second derivatives of ℓ(w; x), each multiplied by the vector a (P,).
+    def second_order(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, ...]:
+        """The second derivatives of ℓ(w; x, y), each multiplied by the vector a (P,).
 
-        Returns H a = (∂²ℓ/∂w²) a of shape (P,), and (∂²ℓ/∂x∂w) a, of the shape of x. Both are the
-        gradient of the one scalar ⟨∂ℓ/∂w, a⟩, a (Pearlmutter 1994), so they cost a few ordinary
-        gradients, whatever the size of H.
+        Returns H a = (∂²ℓ/∂w²) a of shape (P,); (∂²ℓ/∂x∂w) a, of the shape of x; and, if y holds
+        probabilities, (∂²ℓ/∂y∂w) a, of the shape of y. All are the gradient of the one scalar
+        ⟨∂ℓ/∂w, a⟩ (Pearlmutter 1994), so they cost a few ordinary gradients, whatever the size of H.
         """
         if _differentiated(w, x, y):
-            return grad(lambda w, x: self.gradient(w, x, y) @ a, argnums=(0, 1))(w, x)
+            places = (0, 1, 2) if y.is_floating_point() else (0, 1)
+            return grad(lambda w, x, y: self.gradient(w, x, y) @ a, argnums=places)(w, x, y)
         with torch.enable_grad():
-            w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            w, x, y = w.detach().requires_grad_(), x.detach().requires_grad_(), leaf(y)
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
-            hessian_a, mixed_a = torch.autograd.grad(gradient, (w, x), a, materialize_grads=True)
-            return hessian_a, mixed_a
+            return torch.autograd.grad(gradient, (w, *learnable(x, y)), a, materialize_grads=True)
 
     def hessian_product(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
         """H a alone, of shape (P,)."""
@@ -128,15 +128,29 @@ class FlatStudent:
 
     def through_gradient(
         self, w: Tensor, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Of the number f(∂ℓ/∂w): its gradient at the images x, and itself (0-d)."""
+    ) -> tuple[Tensor, ...]:
+        """Of the number f(∂ℓ/∂w): itself (0-d), its gradient at the images x and, if y holds
+        probabilities, at y.
+        """
         if _differentiated(w, x, y):
-            return grad_and_value(lambda x: f(self.gradient(w, x, y)))(x)
+            places = (0, 1) if y.is_floating_point() else (0,)
+            adjoints, value = grad_and_value(lambda x, y: f(self.gradient(w, x, y)), argnums=places)(x, y)
+            return value, *adjoints
         with torch.enable_grad():
-            w, x = w.detach().requires_grad_(), x.detach().requires_grad_()
+            w, x, y = w.detach().requires_grad_(), x.detach().requires_grad_(), leaf(y)
             (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
             value = f(gradient)
-            return torch.autograd.grad(value, x)[0], value.detach()
+            return value.detach(), *torch.autograd.grad(value, learnable(x, y), materialize_grads=True)
+
+
+def leaf(y: Tensor) -> Tensor:
+    """Labels to differentiate by, if they are probabilities; classes as they are."""
+    return y.detach().requires_grad_() if y.is_floating_point() else y
+
+
+def learnable(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """What of a batch a teacher can learn: the images, and labels that are probabilities."""
+    return (x, y) if y.is_floating_point() else (x,)
 
 
 class Curvature:
@@ -152,21 +166,21 @@ class Curvature:
 
     def __init__(self, student: FlatStudent, w: Tensor, x: Tensor, y: Tensor):
         with torch.enable_grad():
-            self._w, self._x = w.detach().requires_grad_(), x.detach().requires_grad_()
-            loss = student.loss(self._w, self._x, y)
+            self._w, x, y = w.detach().requires_grad_(), x.detach().requires_grad_(), leaf(y)
+            self._batch, loss = learnable(x, y), student.loss(self._w, x, y)
             (self._graph,) = torch.autograd.grad(loss, self._w, create_graph=True)
         self.gradient = self._graph.detach()
 
     def hessian_product(self, a: Tensor) -> Tensor:
         """(∂²ℓ/∂w²) a, of shape (P,)."""
-        return self._product(self._w, a)
+        return self._products((self._w,), a)[0]
 
-    def mixed_product(self, a: Tensor) -> Tensor:
-        """(∂²ℓ/∂x∂w) a, of the shape of x."""
-        return self._product(self._x, a)
+    def mixed_products(self, a: Tensor) -> tuple[Tensor, ...]:
+        """(∂²ℓ/∂x∂w) a, of the shape of x, and for probabilities (∂²ℓ/∂y∂w) a, of that of y."""
+        return self._products(self._batch, a)
 
-    def _product(self, variable: Tensor, a: Tensor) -> Tensor:
-        return torch.autograd.grad(self._graph, variable, a, retain_graph=True, materialize_grads=True)[0]
+    def _products(self, variables: tuple[Tensor, ...], a: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(self._graph, variables, a, retain_graph=True, materialize_grads=True)
 
 
 def _differentiated(*tensors: Tensor) -> bool:

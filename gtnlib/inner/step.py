@@ -47,7 +47,8 @@ def inner_step(
 
         m ← μ m + ∂ℓ(w; x)/∂w + β w        w ← w − η m
 
-    Shapes: w and m (P,); x (B, C, H, W); y (B,); rate η and momentum μ are 0-d. Returns new w, m.
+    Shapes: w and m (P,); x (B, C, H, W); y classes (B,) or probabilities (B, classes); rate η
+    and momentum μ are 0-d. Returns new w, m.
     """
     check_parameters(check_kind("student", student, FlatStudent), w)
     return student.compute(sgd, (w, m), (*batch, rate, momentum, weight_decay))

@@ -184,11 +184,9 @@ def check_fit(lessons: TeachingSet, data: Dataset) -> None:
     shape = tuple(lessons.images.shape[1:])
     if shape != data.shape:
         raise ValueError(f"the teacher's images are {shape}, those of {data.name} {data.shape}.")
-    if int(lessons.labels.max()) >= data.num_classes:
-        raise ValueError(
-            f"the teacher's labels go up to {int(lessons.labels.max())}, but {data.name} has "
-            f"{data.num_classes} classes."
-        )
+    if lessons.classes > data.num_classes or (lessons.soft and lessons.classes < data.num_classes):
+        say = f"are of {lessons.classes} classes" if lessons.soft else f"go up to {lessons.classes - 1}"
+        raise ValueError(f"the teacher's labels {say}, but {data.name} has {data.num_classes} classes.")
 
 
 def best_rate(

@@ -92,11 +92,11 @@ class Implicit(MetaGradient):
         with torch.no_grad():
             v, loss = student.compute(loss_gradient, (w, *split.at(real)))
             adjoints = self._adjoints(student, w, batches, v, teacher.weight_decay)
-        pull_back({x: adjoint for (x, _), adjoint in zip(batches, adjoints)})
+        pull_back({part: a for batch, found in zip(batches, adjoints) for part, a in zip(batch, found)})
         return loss
 
-    def _adjoints(self, student, w: Tensor, batches: list, v: Tensor, decay: float) -> list[Tensor]:
-        """−(∂²f/∂x∂w) (H + δ)⁻¹ v, of the shape of x, for the images x of every batch."""
+    def _adjoints(self, student, w: Tensor, batches: list, v: Tensor, decay: float) -> list[list[Tensor]]:
+        """−(∂²f/∂x∂w) (H + δ)⁻¹ v for the images x of every batch, and alike for its labels if soft."""
         parts = [student.curvature(w, *batch) for batch in batches]
 
         def hessian(p: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Implicit(MetaGradient):
         q, self.diagnostics = self._solve(hessian, v)
         inner = sum(part.gradient for part in parts) / len(parts) + decay * w
         self.diagnostics["inner_gradient"] = float(inner.norm())
-        return [-part.mixed_product(q) / len(parts) for part in parts]
+        return [[-mixed / len(parts) for mixed in part.mixed_products(q)] for part in parts]
 
     def trouble(self) -> str | None:
         grown = self.diagnostics.get("terms", [0])[-1]

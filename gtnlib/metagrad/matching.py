@@ -12,11 +12,14 @@ steps, and rates and momenta get no gradient.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from gtnlib.data.sets import Split
+from gtnlib.inner.flat import learnable
 from gtnlib.inner.step import StudentRun, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
 from gtnlib.support.errors import check_choice, check_count
@@ -94,36 +97,43 @@ class GradientMatching(MetaGradient):
         real, labels = split.at(drawn)
         classes = labels[:: self.real_batch_size]
         real = real.view(len(classes), self.real_batch_size, *real.shape[1:])
+        rows = [torch.nonzero(teacher.batch_labels(run.t) == c).flatten() for c in classes]
         with torch.no_grad():
-            loss, adjoint = self._match(run, x, y, classes, real)
-        pull_back({x: adjoint})
+            loss, *adjoints = self._match(run, x, y, rows, classes, real)
+        pull_back(dict(zip((x, y), adjoints)))
         train_student(teacher, run, self.inner_steps)
         return loss
 
-    def _match(self, run, x, y, classes, real) -> tuple[Tensor, Tensor]:
-        """Mean of D over the classes, and its gradient at the images x."""
+    def _match(self, run, x, y, rows, classes, real) -> tuple[Tensor, ...]:
+        """Mean of D over the classes, its gradient at the images x and, if they are soft, labels y."""
         distance = DISTANCES[self.distance]
-        rows = [torch.nonzero(y == c).flatten() for c in classes]
-        adjoint, losses = torch.zeros_like(x), []
+        adjoints, losses = [torch.zeros_like(part) for part in learnable(x, y)], []
         # On a GPU all classes at once, if they have as many images; on a CPU that was slower.
         if x.is_cuda and len({len(row) for row in rows}) == 1:
             index = torch.stack(rows)
-            shared = x[index], y[index], distance
-            adjoint[index], losses = run.student.compute(match_classes, (run.w, real), shared)
-            return losses.mean(), adjoint / len(classes)
-        for row, images in zip(rows, real):
-            shared = x[row], y[row], distance
-            adjoint[row], loss = run.student.compute(match_class, (run.w, images), shared)
+            shared = classes, x[index], y[index], distance
+            losses, *found = run.student.compute(match_classes, (run.w, real), shared)
+            for adjoint, part in zip(adjoints, found):
+                adjoint[index] = part / len(classes)
+            return losses.mean(), *adjoints
+        for c, row, images in zip(classes, rows, real):
+            shared = c, x[row], y[row], distance
+            loss, *found = run.student.compute(match_class, (run.w, images), shared)
+            for adjoint, part in zip(adjoints, found):
+                adjoint[row] = part / len(classes)
             losses.append(loss)
-        return torch.stack(losses).mean(), adjoint / len(classes)
+        return torch.stack(losses).mean(), *adjoints
 
 
-def match_class(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
-    """Gradient at the images x (N, C, H, W) of one class, and value, of their distance to real ones."""
-    target = student.unflatten(student.gradient(w, real, y[:1].expand(len(real))))
+def match_class(student, w, real, label, x, y, distance) -> tuple[Tensor, ...]:
+    """The distance of images x (N, C, H, W), labelled y, of one class from real ones of that label (0-d);
+    its gradient at x and, if y is soft, at y.
+    """
+    target = student.unflatten(student.gradient(w, real, label.expand(len(real))))
     return student.through_gradient(w, x, y, lambda g: distance(student.unflatten(g), target))
 
 
-def match_classes(student, w, real, x, y, distance) -> tuple[Tensor, Tensor]:
-    """`match_class` for all classes at once: real, x and y have a leading dimension of classes."""
-    return vmap(lambda real, x, y: match_class(student, w, real, x, y, distance))(real, x, y)
+def match_classes(student, w, real, label, x, y, distance) -> tuple[Tensor, ...]:
+    """`match_class` for all classes at once: real, label, x and y have a leading dimension of classes."""
+    one = partial(match_class, student, w, distance=distance)
+    return vmap(lambda *parts: one(*parts))(real, label, x, y)

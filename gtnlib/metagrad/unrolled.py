@@ -12,6 +12,8 @@ Let λ be the derivative of the real loss with respect to w' and m', and a = λ_
 
     λ_w = λ_w' + (H + β) a    λ_m = μ a    λ_x = (∂²ℓ/∂x∂w) a    λ_η = −⟨λ_w', m'⟩    λ_μ = ⟨a, m⟩
 
+and, if labels are probabilities y, λ_y = (∂²ℓ/∂y∂w) a
+
 so that a step back costs one product with second derivatives, `FlatStudent.second_order`. Both the
 step and the step back are pure functions of tensors, the same for every t: a `CompiledStudent`
 compiles each once, and a `StackedStudent` runs them for several students at a time.
@@ -114,7 +116,7 @@ class Unrolled(MetaGradient):
         run.w, run.m, run.t = ws[steps].clone(), ms[steps].clone(), run.t + steps
 
         adjoint_w, adjoint_m, losses = torch.zeros_like(run.w), torch.zeros_like(run.m), []
-        adjoint_x: dict[int, Tensor] = {}
+        pending: dict[int, list[Tensor]] = {}  # of batches: adjoints of images and, if soft, labels
         for t in reversed(range(steps)):
             # A batch that comes back is pulled back once, where all its adjoints are in.
             first = t < teacher.batches
@@ -124,17 +126,17 @@ class Unrolled(MetaGradient):
                     gradient, value = student.compute(loss_gradient, (ws[t + 1], *split.at(real[t])))
                     adjoint_w = adjoint_w + gradient / len(real)
                     losses.append(student.total(value))
-                adjoint_w, adjoint_m, *pulled = student.compute(
+                adjoint_w, adjoint_m, *rest = student.compute(
                     step_back,
                     (ws[t], ms[t], ms[t + 1], adjoint_w, adjoint_m),
                     (x, y, rate, momentum, decay),
                 )
-            pulled_x, *pulled_rates = map(student.total, pulled)
+            adjoint_rate, adjoint_momentum, *pulled = map(student.total, rest)
             b = t % teacher.batches
-            adjoint_x[b] = adjoint_x[b] + pulled_x if b in adjoint_x else pulled_x
-            pull_back(dict(zip((rate, momentum), pulled_rates)))
+            pending[b] = [p + q for p, q in zip(pending[b], pulled)] if b in pending else pulled
+            pull_back({rate: adjoint_rate, momentum: adjoint_momentum})
             if first:
-                pull_back({x: adjoint_x.pop(b)})
+                pull_back(dict(zip((x, y), pending.pop(b))))
         return torch.stack(losses).mean()
 
 
@@ -144,8 +146,8 @@ def _step(student, teacher, w: Tensor, m: Tensor, t: int, batch) -> tuple[Tensor
 
 
 def step_back(student, w, m, m_next, adjoint_w, adjoint_m, x, y, rate, momentum, decay):
-    """The adjoint of one step: λ_w, λ_m (P,), λ_x of the shape of x, λ_η and λ_μ (0-d)."""
+    """The adjoint of one step: λ_w, λ_m (P,), λ_η, λ_μ (0-d), λ_x and, for soft labels, λ_y."""
     a = adjoint_m - rate * adjoint_w
-    hessian_a, mixed_a = student.second_order(w, x, y, a)
+    hessian_a, *mixed = student.second_order(w, x, y, a)
     rates = -(adjoint_w @ m_next), a @ m
-    return adjoint_w + hessian_a + decay * a, momentum * a, mixed_a, *rates
+    return adjoint_w + hessian_a + decay * a, momentum * a, *rates, *mixed

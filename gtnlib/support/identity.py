@@ -64,6 +64,7 @@ FORMER = {
     "start": "noise",
     "start_from_real": False,
     "teacher.final_rate": None,
+    "teacher.learn_labels": False,
     "teacher.schedule": "linear",
 }
 

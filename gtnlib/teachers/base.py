@@ -15,6 +15,8 @@ from gtnlib.support.errors import check_count, check_shape
 from gtnlib.teachers.rates import check_sgd
 from gtnlib.teachers.teaching_set import TeachingSet
 
+SMOOTHING = 0.1  # of hard labels, where learned ones start
+
 
 class Teacher(nn.Module):
     """What pixels and generators share: steps, per-step rates and momenta, export.
@@ -33,6 +35,9 @@ class Teacher(nn.Module):
     learn_rates: make rates and momenta (unless 0) parameters. Only the unrolled meta-gradient
         can train them; the others leave them where they are.
     weight_decay: β of the inner loss ℓ + β/2 ‖w‖².
+    learn_labels: teach probabilities in place of hard labels, the softmax of logits that are parameters,
+        one vector an image (soft labels, Sucholutsky & Schonlau 2021). They start from the hard ones
+        smoothed: 1 − ε there and ε/C on all C classes, ε = 0.1 (Szegedy et al. 2016).
     """
 
     # What Adam does well with, for images or generator and for log-rates; see `fit`.
@@ -40,6 +45,7 @@ class Teacher(nn.Module):
     arguments: dict
     batches: int
     labels: Tensor
+    label_logits: nn.Parameter | None
 
     def __new__(cls, *args, **keywords):
         """Keep the constructor's arguments, to tell teachers apart and to build one again."""
@@ -68,12 +74,27 @@ class Teacher(nn.Module):
         self.momentum_logit = nn.Parameter(logit, learn_rates and momentum > 0)
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and labels (B,) of inner step t, differentiable in the parameters."""
+        """Images (B, C, H, W) and labels of inner step t, differentiable in the parameters.
+
+        Labels are classes (B,) or, if they are learned, probabilities (B, classes).
+        """
         raise NotImplementedError
 
     def batch_labels(self, t: int) -> Tensor:
-        """The labels (B,) of inner step t alone."""
+        """The classes (B,) that the images of inner step t stand for, whatever their learned labels."""
         raise NotImplementedError
+
+    def _learn_labels(self, learn: bool) -> None:
+        """Make the labels of all images parameters, if asked to."""
+        if not isinstance(learn, bool):
+            raise TypeError(f"learn_labels must be True or False, got {learn!r}.")
+        hard = nn.functional.one_hot(self.labels, self.num_classes).to(self.log_rate.dtype)
+        smooth = (1 - SMOOTHING) * hard + SMOOTHING / self.num_classes
+        self.register_parameter("label_logits", nn.Parameter(smooth.log()) if learn else None)
+
+    def _targets(self, index) -> Tensor:
+        """What the images of this index are to be taken for: classes or probabilities."""
+        return self.labels[index] if self.label_logits is None else self.label_logits[index].softmax(-1)
 
     def reader(self) -> Callable[[int], tuple[Tensor, Tensor]]:
         """`batch` for many steps in a row: a batch that comes back is not made a second time."""
@@ -99,9 +120,11 @@ class Teacher(nn.Module):
         return [group for group in groups if group["params"]]
 
     @torch.no_grad()
-    def _freeze(self, images: Tensor, labels: Tensor, order: Tensor) -> TeachingSet:
+    def _freeze(self, images: Tensor, order: Tensor) -> TeachingSet:
+        labels = self._targets(...).flatten(0, self.labels.ndim - 1)
+        labels = labels.float() if labels.is_floating_point() else labels
         return TeachingSet(
-            images.cpu(), labels.cpu(), order.cpu(), self.log_rate.exp().float().cpu(),
+            images.detach().float().cpu(), labels.cpu(), order.cpu(), self.log_rate.exp().float().cpu(),
             self.momentum_logit.sigmoid().float().cpu(), self.weight_decay,
         )  # fmt: skip
 
@@ -112,7 +135,8 @@ class Teacher(nn.Module):
     def export(self, path: str | os.PathLike, generator: torch.Generator | None = None) -> None:
         """Write the teaching set as an .npz of plain arrays, usable with no gtnlib at all.
 
-        It holds images (N, C, H, W) float32, labels (N,) int64, order (T, B) int64 (the images of
-        every step), rate (T,), momentum (T,) and weight_decay.
+        It holds images (N, C, H, W) float32, labels (N,) int64 or, if they are learned, probabilities
+        (N, classes) float32, order (T, B) int64 (the images of every step), rate (T,), momentum (T,) and
+        weight_decay.
         """
         self.teaching_set(generator).save(path)

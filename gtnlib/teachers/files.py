@@ -13,7 +13,7 @@ from gtnlib.teachers.generator import Generator, GeneratorTeacher
 from gtnlib.teachers.pixels import PixelTeacher
 
 TEACHERS = {"PixelTeacher": PixelTeacher, "GeneratorTeacher": GeneratorTeacher}
-PRECISE = ("log_rate", "momentum_logit")  # kept in float32: an error in them counts at every step
+PRECISE = ("log_rate", "momentum_logit", "label_logits")  # kept in float32: few, and felt at every step
 
 
 def rounded(teacher):

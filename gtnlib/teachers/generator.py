@@ -72,7 +72,7 @@ class GeneratorTeacher(Teacher):
     def __init__(self, steps=32, batch_size=64, *, batches=None, curriculum="learned",
                  noise_size=64, generator=None, hidden=512, channels=32, shape=(1, 28, 28),
                  num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
-                 seed=0, final_rate=None, schedule="linear"):  # fmt: skip
+                 seed=0, final_rate=None, schedule="linear", learn_labels=False):  # fmt: skip
         super().__init__(shape, num_classes, steps, rate, final_rate, schedule, momentum, learn_rates,
                          weight_decay)  # fmt: skip
         batches = steps if batches is None else check_count("batches", batches)
@@ -84,6 +84,7 @@ class GeneratorTeacher(Teacher):
         noise = torch.randn(size, generator=torch.Generator().manual_seed(check_seed(seed)))
         self.noise = nn.Parameter(noise, requires_grad=curriculum == "learned")
         self.register_buffer("labels", torch.arange(noise[..., 0].numel()).view(size[:2]) % num_classes)
+        self._learn_labels(learn_labels)
         if generator is None:
             generator = seeded(lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed)
         self.generator: nn.Module = check_kind("generator", generator, nn.Module)
@@ -95,8 +96,8 @@ class GeneratorTeacher(Teacher):
             self.noise.copy_(fresh)
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
-        labels = self.batch_labels(t)
-        return self.generator(self.noise[t % self.steps % self.batches], labels), labels
+        b = t % self.steps % self.batches
+        return self.generator(self.noise[b], self.labels[b]), self._targets(b)
 
     def batch_labels(self, t: int) -> Tensor:
         return self.labels[t % self.steps % self.batches]
@@ -106,10 +107,10 @@ class GeneratorTeacher(Teacher):
         if generator is not None:
             self.resample(generator)
         size = self.labels.shape[1]
-        images = torch.cat([self.batch(b)[0] for b in range(self.batches)]).float()
+        images = torch.cat([self.batch(b)[0] for b in range(self.batches)])
         rows = torch.arange(self.steps)[:, None] % self.batches
         order = rows * size + torch.arange(size)
-        return self._freeze(images, self.labels.flatten(), order)
+        return self._freeze(images, order)
 
     @torch.no_grad()
     def as_pixels(self) -> PixelTeacher:
@@ -127,10 +128,12 @@ class GeneratorTeacher(Teacher):
                 f"{batches} × {size} images are not as many for each of {self.num_classes} classes."
             )
         pixels = PixelTeacher(per_class, self.steps, size, shape=self.shape, num_classes=self.num_classes,
-                              learn_rates=self.log_rate.requires_grad,
-                              weight_decay=self.weight_decay)  # fmt: skip
+                              learn_rates=self.log_rate.requires_grad, weight_decay=self.weight_decay,
+                              learn_labels=self.label_logits is not None)  # fmt: skip
         pixels = pixels.to(self.noise)
         pixels.images.copy_(torch.cat([self.batch(b)[0] for b in range(batches)]))
+        if pixels.label_logits is not None and self.label_logits is not None:
+            pixels.label_logits.copy_(self.label_logits.flatten(0, 1))
         pixels.log_rate.copy_(self.log_rate)
         pixels.momentum_logit.copy_(self.momentum_logit)
         pixels.momentum_logit.requires_grad_(self.momentum_logit.requires_grad)

@@ -28,7 +28,7 @@ class PixelTeacher(Teacher):
 
     def __init__(self, images_per_class=10, steps=10, batch_size=None, *, shape=(1, 28, 28),
                  num_classes=10, rate=0.02, momentum=0.9, learn_rates=True, weight_decay=0.0,
-                 seed=0, final_rate=None, schedule="linear"):  # fmt: skip
+                 seed=0, final_rate=None, schedule="linear", learn_labels=False):  # fmt: skip
         super().__init__(shape, num_classes, steps, rate, final_rate, schedule, momentum, learn_rates,
                          weight_decay)  # fmt: skip
         count = check_count("images_per_class", images_per_class) * num_classes
@@ -39,6 +39,7 @@ class PixelTeacher(Teacher):
         self.images = nn.Parameter(torch.randn(count, *self.shape, generator=generator))
         self.register_buffer("labels", torch.arange(count) % num_classes)
         self.register_buffer("order", torch.arange(steps * batch_size).view(steps, -1) % count)
+        self._learn_labels(learn_labels)
         self.batches = min(steps, count // math.gcd(count, batch_size))
 
     @torch.no_grad()
@@ -65,10 +66,11 @@ class PixelTeacher(Teacher):
         return self
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
-        return self.images[self.order[t % self.steps]], self.batch_labels(t)
+        index = self.order[t % self.steps]
+        return self.images[index], self._targets(index)
 
     def batch_labels(self, t: int) -> Tensor:
         return self.labels[self.order[t % self.steps]]
 
     def teaching_set(self, generator=None) -> TeachingSet:
-        return self._freeze(self.images.detach().float(), self.labels, self.order)
+        return self._freeze(self.images, self.order)

@@ -22,8 +22,8 @@ from gtnlib.support.files import write_whole
 class TeachingSet:
     """A frozen teacher: plain tensors, and the batches they make.
 
-    images (N, C, H, W) float32, labels (N,) int64, order (T, B) int64 indices of images, rate and
-    momentum (T,), weight_decay.
+    images (N, C, H, W) float32, labels (N,) int64 or probabilities (N, classes) float32, order (T, B)
+    int64 indices of images, rate and momentum (T,), weight_decay.
     """
 
     images: Tensor
@@ -39,7 +39,9 @@ class TeachingSet:
         check_number("weight_decay", self.weight_decay, 0)
         if not self.labels.numel():
             raise ValueError("labels is empty: a teaching set needs at least one image.")
-        check_labels(self.images, self.labels, 1 + int(self.labels.max()))
+        if self.soft:
+            self._check_probabilities()
+        check_labels(self.images, self.labels.argmax(1) if self.soft else self.labels, self.classes)
         if self.order.ndim != 2 or self.order.numel() == 0:
             raise ValueError(f"order must have shape (steps, batch), got {tuple(self.order.shape)}.")
         if not 0 <= int(self.order.min()) <= int(self.order.max()) < len(self.images):
@@ -47,6 +49,25 @@ class TeachingSet:
         for name in ("rate", "momentum"):
             if getattr(self, name).shape != (self.steps,):
                 raise ValueError(f"{name} must have one entry for each of the {self.steps} steps.")
+
+    def _check_probabilities(self) -> None:
+        sums = self.labels.sum(-1)
+        if self.labels.ndim != 2 or not (self.labels.min() >= 0 and ((sums - 1).abs() <= 1e-3).all()):
+            raise ValueError(
+                "labels must be classes (N,), int64, or probabilities (N, classes) that sum to 1, got "
+                f"{self.labels.dtype} of shape {tuple(self.labels.shape)}, no less than "
+                f"{float(self.labels.min()):.3g}, sums {float(sums.min()):.3g} to {float(sums.max()):.3g}."
+            )
+
+    @property
+    def soft(self) -> bool:
+        """Whether labels are probabilities."""
+        return self.labels.is_floating_point()
+
+    @property
+    def classes(self) -> int:
+        """How many classes probabilities are of; of hard labels, the highest and one."""
+        return self.labels.shape[1] if self.soft else 1 + int(self.labels.max())
 
     @property
     def steps(self) -> int:
@@ -87,7 +108,8 @@ class TeachingSet:
                 tensors = {name: torch.from_numpy(file[name]) for name in names}
                 for name, value in tensors.items():
                     kind = torch.int64 if name in ("labels", "order") else torch.float32
-                    if value.dtype != kind:
+                    soft = name == "labels" and value.ndim == 2 and value.dtype == torch.float32
+                    if value.dtype != kind and not soft:
                         raise TypeError(f"{name} must be {kind}, got {value.dtype}.")
                 return cls(**tensors, weight_decay=float(file["weight_decay"]))
         except FileNotFoundError:

@@ -15,17 +15,33 @@ SHAPE, CLASSES, REAL = (1, 8, 8), 3, 5
 every_distance = pytest.mark.parametrize("distance", DISTANCES)
 
 
-def pixels(batch_size=6):
-    return PixelTeacher(4, steps=4, batch_size=batch_size, shape=SHAPE, num_classes=CLASSES).double()
+def pixels(batch_size=6, **keywords):
+    return PixelTeacher(4, steps=4, batch_size=batch_size, shape=SHAPE, num_classes=CLASSES,
+                        **keywords).double()  # fmt: skip
 
 
-def generated(batch_size=6):
+def generated(batch_size=6, **keywords):
     generator = seeded(lambda: Generator(4, SHAPE, CLASSES, hidden=6, channels=2), 0)
     return GeneratorTeacher(4, batch_size, noise_size=4, generator=generator, shape=SHAPE,
-                            num_classes=CLASSES).double()  # fmt: skip
+                            num_classes=CLASSES, **keywords).double()  # fmt: skip
 
 
-every_teacher = pytest.mark.parametrize("make_teacher", [pixels, generated])
+def soft(make_teacher):
+    """The same with learned labels, far from those they start from."""
+
+    def make(*arguments, **keywords):
+        teacher = make_teacher(*arguments, learn_labels=True, **keywords)
+        random = torch.Generator().manual_seed(7)
+        teacher.label_logits.data += torch.randn(teacher.label_logits.shape, generator=random)
+        return teacher
+
+    return make
+
+
+every_teacher = pytest.mark.parametrize(
+    "make_teacher", [pixels, generated, soft(pixels), soft(generated)],
+    ids=["pixels", "generated", "pixels-soft", "generated-soft"],
+)  # fmt: skip
 every_size = pytest.mark.parametrize("size", [6, 7], ids=["balanced", "unbalanced"])
 
 
@@ -65,13 +81,14 @@ def zhao_loop(distance, teacher, module, split, t=0):
     """Algorithm 1 of Zhao et al. (2021), one class after the other, as their code has it."""
     ws = list(module.parameters())
     x, y = teacher.batch(t)
-    classes = sorted(set(y.tolist()))
+    labels = teacher.batch_labels(t)
+    classes = sorted(set(labels.tolist()))
     wanted = torch.tensor([c for c in classes for _ in range(REAL)])
     real, _ = split.sample(len(wanted), torch.Generator().manual_seed(0), wanted)
     total = 0
     for i, c in enumerate(classes):
         loss_real = F.cross_entropy(module(real[i * REAL : (i + 1) * REAL]), torch.full((REAL,), c))
-        loss_syn = F.cross_entropy(module(x[y == c]), y[y == c])
+        loss_syn = F.cross_entropy(module(x[labels == c]), y[labels == c])
         gwr = torch.autograd.grad(loss_real, ws)
         gws = torch.autograd.grad(loss_syn, ws, create_graph=True)
         if distance == "layerwise-cosine":
@@ -106,14 +123,17 @@ def test_gradient_equals_a_loop_over_classes(make_teacher, distance, size, stude
 
 
 @every_distance
-def test_all_classes_at_once_equal_one_after_the_other(distance, student, tiny):
+@pytest.mark.parametrize("learn_labels", [False, True])
+def test_all_classes_at_once_equal_one_after_the_other(learn_labels, distance, student, tiny):
     """The path of a GPU and that of a CPU."""
-    x, y = (tensor.detach() for tensor in pixels(6).batch(0))
-    rows = torch.stack([torch.nonzero(y == c).flatten() for c in range(CLASSES)])
+    teacher, classes = pixels(6, learn_labels=learn_labels), torch.arange(CLASSES)
+    x, y = (tensor.detach() for tensor in teacher.batch(0))
+    rows = torch.stack([torch.nonzero(teacher.batch_labels(0) == c).flatten() for c in classes])
     real = torch.stack([tiny.images[tiny.labels == c][:REAL] for c in range(CLASSES)])
     w, how = student.initial(), DISTANCES[distance]
-    together = match_classes(student, w, real, x[rows], y[rows], how)
-    apart = [match_class(student, w, r, x[row], y[row], how) for r, row in zip(real, rows)]
+    together = match_classes(student, w, real, classes, x[rows], y[rows], how)
+    apart = [match_class(student, w, r, c, x[row], y[row], how) for r, c, row in zip(real, classes, rows)]
+    assert len(together) == 2 + learn_labels
     for ours, theirs in zip(together, zip(*apart)):
         torch.testing.assert_close(ours, torch.stack(theirs))
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import nn
 
 from gtnlib import (
     MLP, DataError, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, StudentRun, TeachingSet,
-    make_student, train_student,
+    evaluate, make_student, train_student,
 )  # fmt: skip
+from gtnlib.judge.training import Recipe, score
 from gtnlib.teachers.coresets import coreset
 from gtnlib.teachers.files import load_teacher, save_teacher
 from gtnlib.teachers.generator import Generator
@@ -336,6 +338,90 @@ def test_real_teacher_draws_real_images_with_their_labels(toy, images):
         assert int(label) in toy.train.labels[(toy.train.images == image).flatten(1).all(1)]
     again = teacher.teaching_set(torch.Generator().manual_seed(1))
     assert not torch.equal(drawn.images, again.images)
+
+
+# ---------------------------------------------------------------- learned labels
+
+SOFT = {
+    "pixels": lambda: pixels(batch_size=4, learn_labels=True),
+    "generated": lambda: generated(batches=2, batch_size=6, learn_labels=True),
+    "generated in one batch": lambda: generated(batches=1, batch_size=6, learn_labels=True),
+}
+every_soft = pytest.mark.parametrize("make_teacher", SOFT.values(), ids=SOFT.keys())
+
+
+def uneven(teacher):
+    """The teacher with labels far from those they start from."""
+    random = torch.Generator().manual_seed(1)
+    teacher.label_logits.data += torch.randn(teacher.label_logits.shape, generator=random)
+    return teacher
+
+
+@every_soft
+def test_learned_labels_start_as_smoothed_classes_and_are_trained(make_teacher):
+    teacher = make_teacher()
+    _, y = teacher.batch(1)
+    hard = torch.full((len(y), CLASSES), 0.1 / CLASSES)
+    hard[torch.arange(len(y)), teacher.batch_labels(1)] += 0.9
+    torch.testing.assert_close(y.detach(), hard)
+    assert y.requires_grad
+    groups = teacher.parameter_groups(0.1, 0.2)
+    assert any(p is teacher.label_logits for p in groups[0]["params"])
+
+
+@every_soft
+def test_a_set_of_soft_labels_teaches_the_same_and_comes_back(make_teacher, tmp_path):
+    teacher = uneven(make_teacher())
+    lessons = teacher.teaching_set()
+    assert lessons.soft and lessons.labels.shape == (len(lessons.images), CLASSES)
+    student = FlatStudent(make_student(MLP, SHAPE, CLASSES, 0))
+    taught = train_student(teacher, StudentRun.start(student), 7)
+    teacher.export(tmp_path / "set.npz")
+    read = TeachingSet.load(tmp_path / "set.npz")
+    assert equal(read, lessons)
+    torch.testing.assert_close(train_student(read, StudentRun.start(student), 7).w, taught.w)
+    module = train_from_file(tmp_path / "set.npz", make_student(MLP, SHAPE, CLASSES, 0), 7)
+    theirs = torch.cat([p.detach().flatten() for p in module.parameters()])
+    torch.testing.assert_close(theirs, taught.w, rtol=1e-5, atol=1e-6)
+
+
+@every_soft
+def test_a_teacher_of_soft_labels_is_saved_with_them(make_teacher, tmp_path):
+    teacher = uneven(make_teacher())
+    if isinstance(teacher, GeneratorTeacher):
+        pixel_teacher = teacher.as_pixels()
+        assert torch.equal(pixel_teacher.teaching_set().labels, teacher.teaching_set().labels)
+        assert pixel_teacher.label_logits.requires_grad
+    save_teacher(teacher, tmp_path / "teacher.safetensors")
+    again = load_teacher(tmp_path / "teacher.safetensors")
+    assert torch.equal(again.label_logits, teacher.label_logits)
+
+
+@every_soft
+def test_soft_labels_are_evaluated_and_scored(make_teacher, toy):
+    teacher = uneven(make_teacher())
+    report = evaluate(teacher, MLP, toy, 2)
+    assert score(teacher, MLP, toy, Recipe(), 2, ["test"]).accuracy["test"] == report.accuracy.values
+
+
+@pytest.mark.parametrize("labels, message", [
+    (torch.full((6, 3), 0.5), "probabilities .N, classes. that sum to 1.*sums 1.5 to 1.5"),
+    (torch.tensor([[2.0, -1.0, 0.0]] * 6), "no less than -1"),
+    (torch.full((6, 3), math.nan), "that sum to 1"),
+    (torch.full((5, 3), 1 / 3), "labels must have shape .6,., one per image"),
+    (torch.ones(6), "labels must be classes .N,., int64"),
+])  # fmt: skip
+def test_labels_that_are_no_probabilities_are_refused(labels, message):
+    lessons = pixels().teaching_set()
+    with pytest.raises(ValueError, match=message):
+        replace(lessons, labels=labels)
+
+
+def test_soft_labels_of_other_classes_than_the_data_are_refused(toy):
+    with pytest.raises(ValueError, match="labels are of 2 classes, but toy has 3"):
+        evaluate(pixels(num_classes=2, learn_labels=True), MLP, toy)
+    with pytest.raises(TypeError, match="learn_labels must be True or False, got 1"):
+        pixels(learn_labels=1)
 
 
 # ---------------------------------------------------------------- damaged and foreign files
