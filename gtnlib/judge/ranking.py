@@ -25,6 +25,9 @@ class Interval:
     low: float
     high: float
 
+    def excludes(self, number: float) -> bool:
+        return not self.low <= number <= self.high
+
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
 
@@ -35,11 +38,12 @@ def correlation(proxy, truth, kind: str = "spearman") -> float:
     0 if one of them is constant, since it orders nothing.
     """
     check_choice("kind", kind, KINDS)
-    proxy, truth = _pair(proxy, truth)
-    return _correlation(proxy, truth, kind)
+    proxy, truth = check_pair(proxy, truth)
+    return correlate(proxy, truth, kind)
 
 
-def _correlation(proxy, truth, kind: str) -> float:
+def correlate(proxy: np.ndarray, truth: np.ndarray, kind: str) -> float:
+    """`correlation` without its checks."""
     if np.ptp(proxy) == 0 or np.ptp(truth) == 0:
         return 0.0
     function = stats.spearmanr if kind == "spearman" else stats.kendalltau
@@ -54,14 +58,14 @@ def bootstrap(proxy, truth, kind: str = "spearman", resamples: int = 2000, level
     the number would vary with another sample of the space, not with other seeds of training.
     """
     check_choice("kind", kind, KINDS)
-    proxy, truth = _pair(proxy, truth)
+    proxy, truth = check_pair(proxy, truth)
     check_count("resamples", resamples)
     check_number("level", level, 0, below=1)
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(proxy), size=(resamples, len(proxy)))
-    values = [_correlation(proxy[rows], truth[rows], kind) for rows in drawn]
+    values = [correlate(proxy[rows], truth[rows], kind) for rows in drawn]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(_correlation(proxy, truth, kind), float(low), float(high))
+    return Interval(correlate(proxy, truth, kind), float(low), float(high))
 
 
 def noise_ceiling(truth, splits: int = 100, seed: int = 0) -> float:
@@ -88,14 +92,14 @@ def noise_ceiling(truth, splits: int = 100, seed: int = 0) -> float:
     for _ in range(splits if seeds > 2 else 1):
         order = generator.permutation(seeds)
         one, two = (truth[:, part].mean(1) for part in (order[:half], order[half : 2 * half]))
-        found.append(_correlation(one, two, "spearman"))
+        found.append(correlate(one, two, "spearman"))
     r, k = max(float(np.mean(found)), 0.0), seeds / half
     return k * r / (1 + (k - 1) * r)
 
 
 def top_overlap(proxy, truth, k: int) -> float:
     """The fraction of the k best by truth that are among the k best by proxy; of equals, the first."""
-    proxy, truth = _pair(proxy, truth)
+    proxy, truth = check_pair(proxy, truth)
     if check_count("k", k) > len(proxy):
         raise ValueError(f"k is {k}, but there are only {len(proxy)} candidates.")
     best = [set(np.argsort(-scores, kind="stable")[:k].tolist()) for scores in (proxy, truth)]
@@ -107,8 +111,8 @@ def regret(proxy, validation, test) -> float:
 
     Both are chosen without the test split, so the regret can be negative.
     """
-    proxy, validation = _pair(proxy, validation)
-    _, test = _pair(proxy, test)
+    proxy, validation = check_pair(proxy, validation)
+    _, test = check_pair(proxy, test)
     return float(test[validation.argmax()] - test[proxy.argmax()])
 
 
@@ -126,12 +130,14 @@ def break_even(teacher: float, proxy: float, other: float) -> int | None:
     return math.floor(teacher / (other - proxy)) + 1
 
 
-def _pair(one, two) -> tuple[np.ndarray, np.ndarray]:
+def check_pair(one, two, what: str = "scores", least: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays (n,) of finite numbers. Raises ValueError if they are not, or n < least."""
     one, two = np.asarray(one, dtype=float), np.asarray(two, dtype=float)
     if one.ndim != 1 or one.shape != two.shape:
-        raise ValueError(f"scores must be two lists of one length, got shapes {one.shape} and {two.shape}.")
-    if len(one) < 3:
-        raise ValueError(f"there are only {len(one)} candidates: a ranking needs at least 3.")
+        raise ValueError(f"{what} must be two lists of one length, got shapes {one.shape} and {two.shape}.")
+    if len(one) < least:
+        of = "candidates: a ranking" if what == "scores" else f"{what}: an interval"
+        raise ValueError(f"there are only {len(one)} {of} needs at least {least}.")
     if not (np.isfinite(one).all() and np.isfinite(two).all()):
-        raise ValueError("scores hold a value that is not finite.")
+        raise ValueError(f"{what} hold a value that is not finite.")
     return one, two
