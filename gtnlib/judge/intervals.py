@@ -45,8 +45,10 @@ def correlation_difference(one, two, truth, kind: str = "spearman", level: float
     def statistic(one, two, truth, axis=-1):
         return _along(one, truth, kind) - _along(two, truth, kind)
 
-    found = stats.bootstrap((one, two, truth), statistic, paired=True, vectorized=True, n_resamples=resamples,
-                            confidence_level=level, method="percentile", rng=np.random.default_rng(seed))  # fmt: skip
+    found = stats.bootstrap(
+        (one, two, truth), statistic, paired=True, n_resamples=resamples, confidence_level=level,
+        method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
     return Interval(float(statistic(one, two, truth)), *map(float, found.confidence_interval))
 
 
