@@ -8,7 +8,9 @@ import torch
 import gtnlib.experiments.distillation
 import gtnlib.experiments.trials as module
 from gtnlib.experiments import Context, Distillation, Trials
-from gtnlib.experiments.records import Record
+from gtnlib.experiments.records import RECORDED, Record
+from gtnlib.experiments.settings import tuned
+from gtnlib.experiments.trials import accuracies
 
 BASE = Distillation(
     "toy", "tiny", "PixelTeacher", {"images_per_class": 2, "steps": 3}, "Unrolled",
@@ -83,3 +85,13 @@ def test_check_repeats_the_first_steps(context):
 def test_a_change_is_checked_when_it_is_named(change, error, message):
     with pytest.raises(error, match=message):
         Trials("toy-trials", "tiny", BASE, {"wrong": change})
+
+
+def test_a_tuned_cell_has_what_the_recorded_grid_found_best():
+    for name, words in tuned.CHOSEN.items():
+        found = accuracies(Record.load(RECORDED / f"{name}.json"))
+        assert words == max(found, key=lambda one: found[one].mean), name
+
+
+def test_the_grid_is_the_same_for_every_method():
+    assert len({tuple(trials.changes) for trials, _ in tuned.TUNING.values()}) == 1

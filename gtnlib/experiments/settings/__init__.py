@@ -5,7 +5,7 @@ than the three blocks of 128 channels that most tables use, so that a CPU is eno
 """
 
 from gtnlib.experiments.base import Experiment
-from gtnlib.experiments.settings import budget, cells, curriculum, search, transfer, tried
+from gtnlib.experiments.settings import budget, cells, curriculum, search, transfer, tried, tuned
 
-FAMILIES = (cells, curriculum, transfer, search, budget, tried)
+FAMILIES = (cells, curriculum, transfer, search, budget, tried, tuned)
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for family in FAMILIES for one in family.LIST}
