@@ -46,7 +46,10 @@ class Statistic:
 class Report:
     """Accuracies of fresh students, as fractions.
 
-    accuracy: after the last step. steps: where the curve was measured. curves: (seeds, len(steps)).
+    accuracy: after the last step.
+    steps: where the curve was measured.
+    curves: (seeds, len(steps)).
+    split: the part of the data they were measured on.
     diverged: how many students ended with parameters that are not finite. They are among the others,
         with the accuracy of a network that knows nothing.
     """

@@ -16,8 +16,10 @@ class OuterStep(NamedTuple):
 
 @dataclass
 class History:
-    """What `fit` saw: one `OuterStep` per update, and validation accuracy where it was measured.
+    """What `fit` saw.
 
+    records: one `OuterStep` per update.
+    validation: pairs of a step and the accuracy after it.
     interrupted: whether it was stopped from the keyboard, even within its last step.
     """
 

@@ -22,8 +22,11 @@ from gtnlib.support.files import write_whole
 class TeachingSet:
     """A frozen teacher: plain tensors, and the batches they make.
 
-    images (N, C, H, W) float32, labels (N,) int64 or probabilities (N, classes) float32, order (T, B)
-    int64 indices of images, rate and momentum (T,), weight_decay.
+    images: (N, C, H, W) float32.
+    labels: (N,) int64, or probabilities (N, classes) float32.
+    order: (T, B) int64, the indices of the images of every step.
+    rate, momentum: (T,), of every step.
+    weight_decay: of all steps.
     """
 
     images: Tensor

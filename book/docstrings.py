@@ -1,0 +1,107 @@
+"""The reference page: docstrings of gtnlib as reStructuredText, and links to them.
+
+A docstring of the library is plain prose in which `name` is code. An entry is a line "name: text", what
+belongs to it is indented; entries stand in paragraphs of their own, under the title of a section or
+without one. Where prose names something public for the first time on a page, the name leads here.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx import addnodes
+
+import gtnlib
+
+PAGE = "book/reference"
+ENTRY = re.compile(r"(\w+(?:, \w+)*):(?: |$)")
+ANOTHER = re.compile(r"[.;] (?=\w+: )")  # entry on the same line
+STRING = re.compile(r'"[\w.-]+"')
+RULE = re.compile(r"-{3,}$")
+
+
+def inline(text: str) -> str:
+    """A line with names in backticks as code, the public ones as links, and nothing else marked."""
+    parts = text.split("`")
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = f":py:obj:`~gtnlib.{part}`" if part in gtnlib.__all__ else f"``{part}``"
+        else:
+            parts[i] = STRING.sub(r"``\g<0>``", re.sub(r"([\\*|]|_\b)", r"\\\1", part))
+    return "".join(parts)
+
+
+def paragraphs(lines: list[str]) -> list[list[str]]:
+    """Lines between empty lines."""
+    found: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip():
+            found[-1].append(line.rstrip())
+        elif found[-1]:
+            found.append([])
+    return [paragraph for paragraph in found if paragraph]
+
+
+def body(lines: list[str]) -> list[str]:
+    """A paragraph: entries as a list, what is indented as it stands, all else as prose."""
+    if all(line.startswith(" ") for line in lines):
+        return ["::", "", *lines]
+    if not all(line.startswith(" ") or ENTRY.match(line) for line in lines):
+        return [inline(line) for line in lines]
+    entries: list[str] = []
+    for line in lines:
+        if line.startswith(" "):
+            entries.append("  " + inline(line.strip()))
+            continue
+        for entry in ANOTHER.sub(".\n", line).split("\n"):
+            name, _, text = entry.partition(":")
+            entries.append(f"* **{name}**: {inline(text.strip())}")
+    return entries
+
+
+def restructured(lines: list[str]) -> list[str]:
+    """A docstring in the form that Sphinx reads."""
+    result: list[str] = []
+    for paragraph in paragraphs(lines):
+        if len(paragraph) > 2 and RULE.match(paragraph[1]):
+            result += [f":{paragraph[0]}:", *("    " + line for line in body(paragraph[2:])), ""]
+        else:
+            result += [*body(paragraph), ""]
+    return result
+
+
+def rewrite(app, what, name, obj, options, lines) -> None:
+    lines[:] = restructured(lines)
+
+
+def link_first_uses(app, doctree) -> None:
+    """In prose, the first mention of a public name on a page leads to the reference."""
+    linked: set[str] = set()
+    if app.env.docname == PAGE:
+        return
+    for literal in list(doctree.findall(nodes.literal)):
+        name = literal.astext().removesuffix("()")
+        context = literal.parent
+        if name not in gtnlib.__all__ or name in linked or isinstance(context, nodes.title | nodes.reference):
+            continue
+        linked.add(name)
+        link = addnodes.pending_xref("", refdomain="py", reftype="obj", reftarget=f"gtnlib.{name}",
+                                     refexplicit=True, refwarn=True, refdoc=app.env.docname)  # fmt: skip
+        literal.replace_self(link)
+        link += literal
+
+
+def find_public(app, env, node, contnode):
+    """A type named by the module that holds it is documented by its public name."""
+    name = node["reftarget"].rsplit(".", 1)[-1]
+    if node.get("refdomain") == "py" and name in gtnlib.__all__:
+        return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", f"gtnlib.{name}",
+                                                 node, contnode)  # fmt: skip
+    return None
+
+
+def setup(app):
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", rewrite)
+    app.connect("doctree-read", link_first_uses)
+    app.connect("missing-reference", find_public)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
