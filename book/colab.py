@@ -252,7 +252,7 @@ def assemble(source, pieces: list, folded: set[int]):
 
     for piece in pieces:
         if isinstance(piece, str):
-            if piece.startswith("#"):
+            if piece.startswith(("#", "<details open")):
                 write()
             written.append(piece)
             continue

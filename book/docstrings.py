@@ -9,6 +9,7 @@ import re
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.pycode import ModuleAnalyzer
 
 import gtnlib
 
@@ -70,7 +71,15 @@ def restructured(lines: list[str]) -> list[str]:
 
 
 def rewrite(app, what, name, obj, options, lines) -> None:
+    if what == "data":  # is documented where it is made, not by its class
+        documented = ModuleAnalyzer.for_module(obj.__module__).find_attr_docs()
+        lines[:] = documented["", name.rpartition(".")[2]]
     lines[:] = restructured(lines)
+
+
+def shorten(app, what, name, obj, options, signature, returns):
+    """A default that is made anew for every instance is no Python; Sphinx would read none of the line."""
+    return signature and signature.replace("<factory>", "..."), returns
 
 
 def link_first_uses(app, doctree) -> None:
@@ -102,6 +111,7 @@ def find_public(app, env, node, contnode):
 def setup(app):
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", rewrite)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("doctree-read", link_first_uses)
     app.connect("missing-reference", find_public)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
