@@ -1,4 +1,4 @@
-"""The reference page: docstrings of gtnlib as reStructuredText, and links to them.
+"""The reference page: the public names of gtnlib by room, their docstrings, and links to them.
 
 A docstring of the library is plain prose in which `name` is code. An entry is a line "name: text", what
 belongs to it is indented; entries stand in paragraphs of their own, under the title of a section or
@@ -8,8 +8,10 @@ without one. Where prose names something public for the first time on a page, th
 import re
 
 from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
 
 import gtnlib
 
@@ -18,6 +20,36 @@ ENTRY = re.compile(r"(\w+(?:, \w+)*):(?: |$)")
 ANOTHER = re.compile(r"[.;] (?=\w+: )")  # entry on the same line
 STRING = re.compile(r'"[\w.-]+"')
 RULE = re.compile(r"-{3,}$")
+
+
+class Room(SphinxDirective):
+    """`.. room:: data` documents the public names that the package gtnlib.data holds."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        lines = [line for name in public(self.arguments[0]) for line in entry(name)]
+        node = nodes.Element()
+        self.state.nested_parse(StringList(lines, source=self.get_source_info()[0]), 0, node)
+        return node.children
+
+
+def public(room: str) -> list[str]:
+    """The public names of a room."""
+    return [name for name in gtnlib.__all__ if getattr(gtnlib, name).__module__.split(".")[1] == room]
+
+
+def entry(name: str) -> list[str]:
+    """What asks autodoc for a public name."""
+    value = getattr(gtnlib, name)
+    if not isinstance(value, type):
+        return [f".. auto{'function' if callable(value) else 'data'}:: gtnlib.{name}", ""]
+    lines = [f".. autoclass:: gtnlib.{name}"]
+    if value.__base__.__module__.startswith("gtnlib"):
+        lines += ["   :show-inheritance:"]
+    if not issubclass(value, tuple):  # whose fields are documented as numbers
+        lines += ["   :members:"]
+    return [*lines, ""]
 
 
 def inline(text: str) -> str:
@@ -110,6 +142,7 @@ def find_public(app, env, node, contnode):
 
 def setup(app):
     app.setup_extension("sphinx.ext.autodoc")
+    app.add_directive("room", Room)
     app.connect("autodoc-process-docstring", rewrite)
     app.connect("autodoc-process-signature", shorten)
     app.connect("doctree-read", link_first_uses)
