@@ -22,6 +22,7 @@ import torch
 
 from gtnlib.data.sets import Dataset, Split, check_device, default_device
 from gtnlib.support.errors import DataError, check_choice, check_path
+from gtnlib.support.files import LIMIT
 
 VALIDATION_SIZE = 10_000
 MNIST_SHA256 = "d155132ebfd1a04355b4ecaea33a5a8d0ef7737640a24b2808e8b4ffc71daa4c"
@@ -67,9 +68,11 @@ def load_dataset(
     """
     check_choice("name", name, STATISTICS)
     device = check_device("device", device) if device is not None else default_device()
+    folder = check_path("root", "~/.cache/gtnlib")
+    if os.environ.get("GTNLIB_DATA"):
+        folder = check_path("GTNLIB_DATA", os.environ["GTNLIB_DATA"])
     if root is not None:
-        check_path("root", root)
-    folder = Path(root or os.environ.get("GTNLIB_DATA") or Path.home() / ".cache" / "gtnlib")
+        folder = check_path("root", root)
     if name == "mnist":
         arrays = _read_shipped_mnist(resources.files("gtnlib") / "mnist.npz")
     elif name == "cifar10":
@@ -90,7 +93,7 @@ def _to_dataset(name, device, images, labels, test_images, test_labels) -> Datas
         pixels = torch.tensor(images, device=device).float().div_(255)
         try:
             return Split(pixels.sub_(mean).div_(std), torch.tensor(labels, device=device).long())
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise DataError(f"{name}: {error}") from error
 
     cut = len(labels) - VALIDATION_SIZE
@@ -149,27 +152,36 @@ def _read_idx_dataset(folder: Path, class_name: str, download: bool) -> tuple[np
 def read_idx(path: str | os.PathLike) -> np.ndarray:
     """Read a file in the IDX format of unsigned bytes (LeCun et al.), plain or gzipped.
 
-    Raises DataError if the file is truncated or of another format.
+    Raises DataError if the file is truncated, of another format, or larger than `LIMIT` bytes; no more
+    is unpacked than its header promises.
     """
-    path = Path(path)
+    path = check_path("path", path)
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        with opened(path, "rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != b"\0\0\x08":
+                raise DataError(f"{path} is not an IDX file of unsigned bytes.")
+            dims = start[3]
+            header = file.read(4 * dims)
+            if len(header) < 4 * dims:
+                raise DataError(f"{path} is damaged: its header is cut. Delete it and fetch it again.")
+            if not 1 <= dims <= 32:
+                raise DataError(f"{path} is not an IDX file of 1 to 32 dimensions, but of {dims}.")
+            shape = tuple(int(n) for n in np.frombuffer(header, ">u4"))
+            size = math.prod(shape)
+            if size > LIMIT:
+                raise DataError(f"{path} promises shape {shape}, more than the limit of {LIMIT:,} bytes.")
+            body = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}. Delete it and fetch it again.") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{path} is not an IDX file of unsigned bytes.")
-    dims = content[3]
-    if len(content) < 4 + 4 * dims:
-        raise DataError(f"{path} is damaged: its header is cut. Delete it and fetch it again.")
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", count=dims, offset=4))
-    body = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
-    if body.size != math.prod(shape):
+    if len(body) != size:
+        follow = f"{len(body)} bytes" if len(body) < size else "more bytes"
         raise DataError(
-            f"{path} is damaged: its header promises shape {shape}, but {body.size} bytes follow. "
+            f"{path} is damaged: its header promises shape {shape}, but {follow} follow. "
             "Delete it and fetch it again."
         )
-    return body.reshape(shape)
+    return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _read_cifar10(folder: Path, download: bool) -> tuple[np.ndarray, ...]:
@@ -188,7 +200,8 @@ def _read_cifar10(folder: Path, download: bool) -> tuple[np.ndarray, ...]:
     parts = []
     for name in names:
         try:
-            content = (base / name).read_bytes()
+            with open(base / name, "rb") as file:
+                content = file.read(10_000 * 3073 + 1)
         except OSError as error:
             raise DataError(
                 f"CIFAR-10: cannot read {base / name}: {error}. Unpack the binary version of "

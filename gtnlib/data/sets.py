@@ -9,7 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gtnlib.support.errors import check_count, check_kind, check_labels
+from gtnlib.data.border import as_images, as_labels
+from gtnlib.support.errors import check_choice, check_count, check_kind
+
+PARTS = ("train", "validation", "test")
 
 
 def default_device() -> torch.device:
@@ -36,8 +39,11 @@ def check_device(name: str, value: str | torch.device) -> torch.device:
 class Split:
     """Images and labels of one part of a data set.
 
-    images: float32 (N, C, H, W), normalised to mean 0 and variance 1 per channel.
+    images: float32 or float64 (N, C, H, W), normalised to mean 0 and variance 1 per channel.
     labels: int64 (N,).
+
+    Numpy arrays, images in half precision and labels of other whole numbers are converted. Raises
+    TypeError or ValueError for what cannot be, and for a pixel that is not finite.
     """
 
     images: Tensor
@@ -45,7 +51,10 @@ class Split:
     num_classes: int = 10
 
     def __post_init__(self):
-        check_labels(self.images, self.labels, check_count("num_classes", self.num_classes))
+        check_count("num_classes", self.num_classes)
+        images = as_images(self.images)
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", as_labels(self.labels, images, self.num_classes))
 
     @cached_property
     def _classes(self) -> tuple[Tensor, Tensor, Tensor, list[int]]:
@@ -129,19 +138,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in three parts: `train`, `validation` (held out of the training file), `test`."""
+    """A data set in three parts: `train`, `validation` (held out of the training file), `test`.
+
+    A part that nothing may look at is None, but for `train`.
+    """
 
     name: str
     train: Split
-    validation: Split
-    test: Split
+    validation: Split | None
+    test: Split | None
 
     def __post_init__(self):
-        for part in ("train", "validation", "test"):
+        for part in PARTS:
             split = getattr(self, part)
             if split is None and part != "train":
-                continue  # a part that nothing may look at
+                continue
             check_kind(part, split, Split)
+            if split.images.dtype != self.dtype:
+                raise TypeError(f"{part} is {split.images.dtype}, but train is {self.dtype}.")
             kind = tuple(split.images.shape[1:]), split.num_classes
             if kind != (self.shape, self.num_classes):
                 raise ValueError(
@@ -167,14 +181,22 @@ class Dataset:
         """A source of random numbers on the device of the images."""
         return torch.Generator(self.device).manual_seed(seed)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images, and of all that is computed on them: torch.float32 or torch.float64."""
+        return self.train.images.dtype
+
+    def part(self, name: str) -> Split:
+        """The split of this name. ValueError if there is none of that name, or this data set lacks it."""
+        split = getattr(self, check_choice("split", name, PARTS))
+        if split is None:
+            raise ValueError(f"{self.name} has no {name} split: it is None. Use another, or give it one.")
+        return split
+
     def to(self, device) -> Dataset:
-        return replace(
-            self,
-            train=self.train.to(device),
-            validation=self.validation.to(device),
-            test=self.test.to(device),
-        )
+        moved = {name: split.to(device) for name in PARTS if (split := getattr(self, name)) is not None}
+        return replace(self, **moved)
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.train)} / {len(self.validation)} / {len(self.test)}"
-        return f"Dataset({self.name!r}, train / validation / test {sizes}, {self.device})"
+        sizes = (str(len(split)) if (split := getattr(self, name)) is not None else "none" for name in PARTS)
+        return f"Dataset({self.name!r}, train / validation / test {' / '.join(sizes)}, {self.device})"

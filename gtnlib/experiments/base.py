@@ -16,7 +16,7 @@ from gtnlib.data.sets import default_device
 from gtnlib.experiments.machine import commit, device_name, now, peak_memory_mb, versions
 from gtnlib.experiments.records import RECORDED, Record
 from gtnlib.support.errors import DataError, check_choice, check_number
-from gtnlib.support.files import write_whole
+from gtnlib.support.files import read_json, sealed, write_whole
 from gtnlib.support.identity import differences, plain
 
 
@@ -103,7 +103,7 @@ class Tally:
             torch.cuda.reset_peak_memory_stats(context.device)
         if self.path.exists():
             try:
-                stored = json.loads(self.path.read_text(encoding="utf-8"))
+                stored = read_json(self.path)
                 found = differences(stored["configuration"], self.state["configuration"])
                 started, peak = stored["started"], stored["peak_memory_mb"]
                 datetime.fromisoformat(started)
@@ -135,7 +135,7 @@ class Tally:
         """Measure the memory and keep it."""
         peaks = [self.state["peak_memory_mb"], peak_memory_mb(self.device)]
         self.state["peak_memory_mb"] = max((p for p in peaks if p is not None), default=None)
-        write_whole(self.path, json.dumps(self.state).encode())
+        write_whole(self.path, json.dumps(sealed(self.state)).encode())
 
 
 def sampled(experiment: Experiment, what: str, sample: int, far: list[str], allowed: int = 0) -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -19,6 +18,7 @@ from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.students.space import Architecture
 from gtnlib.students.vit import VisionTransformer
 from gtnlib.support.errors import check_choice, check_count
+from gtnlib.support.files import digest_of, read_tensors
 from gtnlib.teachers.coresets import METHODS as CORESETS
 from gtnlib.teachers.coresets import coreset
 from gtnlib.teachers.files import load_teacher
@@ -106,7 +106,7 @@ class _Shuffled:
 
 def job(student, lessons: Lessons, recipe: Recipe, seeds, splits, data: str, folder: Path,
         images: int | None = None) -> dict:  # fmt: skip
-    """All that decides a measurement, as JSON values. The bytes of a recorded teacher are part of it.
+    """All that decides a measurement, as JSON values. What a recorded teacher holds is part of it.
 
     student: name and arguments, as ["MLP", {}]. images: measure on so many of a split; default all.
     """
@@ -116,7 +116,7 @@ def job(student, lessons: Lessons, recipe: Recipe, seeds, splits, data: str, fol
         path = folder / f"{lessons.source}.safetensors"
         if not path.exists():
             raise ValueError(f"there is no recorded teacher {path}; `run {lessons.source}` makes one.")
-        made["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        made["sha256"] = digest_of(*read_tensors(path, "teacher"))
     return made
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from gtnlib.support.errors import DataError, check_path
-from gtnlib.support.files import write_whole
+from gtnlib.support.files import read_json, sealed, write_whole
 from gtnlib.teachers.files import load_teacher
 
 RECORDED = Path(__file__).parent.parent / "recorded"
@@ -53,15 +53,15 @@ class Record:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write it as JSON, in one move. Raises OSError if that cannot be done."""
-        text = json.dumps(asdict(self), indent=1, allow_nan=False)
+        text = json.dumps(sealed(asdict(self)), indent=1, allow_nan=False)
         write_whole(path, (_short_lists(text) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Record:
         """Read what `save` wrote. Raises DataError for anything else, FileNotFoundError for nothing."""
-        check_path("path", path)
+        path = check_path("path", path)
         try:
-            record = cls(**json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse))
+            record = cls(**read_json(path))
             record._check()
             return record
         except FileNotFoundError:
@@ -90,10 +90,6 @@ class Record:
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(f"{message}.")
-
-
-def _refuse(constant: str):
-    raise ValueError(f"it holds {constant}, which is no number")
 
 
 def _is_number(value) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtnlib.data.sets import Dataset, Split
+from gtnlib.data.sets import PARTS, Dataset, Split
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.stacked import StackedStudent
 from gtnlib.inner.step import check_parameters, sgd
@@ -86,8 +86,8 @@ def evaluate(
 def measure(teacher, student, data, seeds, steps=None, split="test", every=None, protocol=LESSON,
             progress=None) -> Report:  # fmt: skip
     """`evaluate` without the warning, for who looks at `diverged`."""
-    check_choice("split", split, ("train", "validation", "test"))
-    images = getattr(check_kind("data", data, Dataset, " load_dataset(…) makes one."), split)
+    check_choice("split", split, PARTS)
+    images = check_kind("data", data, Dataset, " load_dataset(…) makes one.").part(split)
     if isinstance(teacher, type) or not hasattr(teacher, "teaching_set"):
         raise TypeError(f"teacher must be a teacher or a TeachingSet, got {teacher!r}.")
     seeds, own = check_seeds(seeds), check_kind("protocol", protocol, Protocol).epochs is None

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gtnlib.data.sets import Dataset
+from gtnlib.data.sets import PARTS, Dataset
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.judge.evaluate import accuracy, check_seeds, fresh, lessons_of
 from gtnlib.support.errors import check_choice, check_count, check_number
@@ -123,9 +123,7 @@ def score(
     splits: where to measure them. images: on so many of each; default all.
     """
     seeds = check_seeds(seeds)
-    for name in splits:
-        check_choice("splits", name, ("train", "validation", "test"))
-    measured = {name: getattr(data, name) for name in splits}
+    measured = {name: data.part(check_choice("splits", name, PARTS)) for name in splits}
     if images is not None:
         measured = {name: part.first(images) for name, part in measured.items()}
     values: dict[str, list[float]] = {name: [] for name in splits}

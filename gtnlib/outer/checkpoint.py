@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 from torch import Tensor
 
-from gtnlib.support.errors import DataError, check_number
+from gtnlib.support.errors import DataError, check_number, check_path
 from gtnlib.support.files import read_tensors, write_tensors
 from gtnlib.support.identity import differences, plain
 
@@ -30,7 +29,9 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike | None, seconds: float, configuration: dict):
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"checkpoint must be a path or None, got {path!r}.")
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else check_path("checkpoint", path)
+        if self.path is not None and self.path.is_dir():
+            raise DataError(f"{path} is not a checkpoint, or is damaged: it is a folder. Name a file in it.")
         self.seconds = check_number("checkpoint_seconds", seconds, 0)
         self.configuration = plain(configuration)
         self._latest: tuple[dict[str, Tensor], dict] | None = None
@@ -48,6 +49,11 @@ class Checkpoint:
         if not isinstance(stored, dict) or not isinstance(training, dict):
             raise DataError(f"{self.path} is not a checkpoint, or is damaged. Remove it, or name another.")
         found = differences(stored, self.configuration)
+        records, most = training.get("records"), self.configuration["outer_steps"]
+        if not found and not (isinstance(records, list) and len(records) <= most):
+            raise DataError(
+                f"{self.path} is not a checkpoint, or is damaged: it has over {most} outer steps."
+            )
         if found:
             raise ValueError(
                 f"checkpoint {self.path} is of another run: {'; '.join(found)}. Ask for the same again "

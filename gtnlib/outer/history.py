@@ -27,6 +27,23 @@ class History:
     validation: list[tuple[int, float]] = field(default_factory=list)
     interrupted: bool = False
 
+    @classmethod
+    def of(cls, records: list, validation: list) -> History:
+        """From lists of JSON values. ValueError unless they are lists of three and of two numbers."""
+        for name, rows, kinds in (
+            ("records", records, 3 * [float]),
+            ("validation", validation, [int, float]),
+        ):
+            good = isinstance(rows, list) and all(
+                isinstance(row, list) and len(row) == len(kinds)
+                and all(type(v) is kind or kind is float and type(v) is int for v, kind in zip(row, kinds))
+                for row in rows
+            )  # fmt: skip
+            if not good:
+                raise ValueError(f"its {name} are not lists of {len(kinds)} numbers")
+        return cls([OuterStep(*map(float, row)) for row in records],
+                   [(step, float(value)) for step, value in validation])  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.records)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.step import StudentRun
-from gtnlib.outer.history import History, OuterStep
+from gtnlib.outer.history import History
 from gtnlib.support.errors import DataError
 from gtnlib.support.files import fill
 
@@ -73,8 +73,7 @@ class Training:
         """Become what was captured; `build` makes the student of a birth number. DataError if it cannot."""
         device, named = self.generator.device, dict(self.teacher.named_parameters())
         try:
-            history = History([OuterStep(*map(float, r)) for r in state["records"]],
-                              [(int(step), float(value)) for step, value in state["validation"]])  # fmt: skip
+            history = History.of(state["records"], state["validation"])
             typical = None if state["typical"] is None else float(state["typical"])
             born, self.compiled = int(state["born"]), state["compiled"]
             if len(state["students"]) != len(self.runs) or self.compiled not in (None, True, False):

@@ -45,8 +45,8 @@ def explore_student(teachers: dict, data: Dataset, student=ConvNet, images=2000,
 
     if not teachers:
         raise ValueError("teachers is empty: give at least one, by name.")
-    images = slice(images)
-    split = Split(data.validation.images[images], data.validation.labels[images], data.num_classes)
+    images, real = slice(images), data.part("validation")
+    split = Split(real.images[images], real.labels[images], data.num_classes)
     longest = max(teacher.steps for teacher in teachers.values())
     teacher = Dropdown(options=list(teachers), description="teacher")
     steps = IntSlider(teachers[teacher.value].steps, 1, 3 * longest, description="steps",

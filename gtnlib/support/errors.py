@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 
@@ -76,11 +77,14 @@ def check_kind(name: str, value, kind: type, hint: str = ""):
     return value
 
 
-def check_path(name: str, value):
-    """Return `value` if it names a file; a number would be taken for an open one."""
-    if not isinstance(value, (str, os.PathLike)):
+def check_path(name: str, value) -> Path:
+    """Return `value` as a path, with ~ for the home folder, if it names a file or folder."""
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise TypeError(f"{name} must be a path, got {value!r}.")
-    return value
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name} is {str(value)!r}, but {str(error).lower()}") from error
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -100,27 +104,3 @@ def check_widths(widths: Sequence[int], minimum: int = 1) -> Sequence[int]:
     if len(widths) < minimum:
         raise ValueError(f"widths is empty, but must list at least {minimum} block.")
     return [check_count("widths", n) for n in widths]
-
-
-def check_labels(images, labels, num_classes: int) -> None:
-    """Check a batch of images (N, C, H, W) and its labels (N,), each in 0 … num_classes − 1."""
-    for name, value in (("images", images), ("labels", labels)):
-        if not hasattr(value, "dtype") or not hasattr(value, "device"):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}.")
-    if not images.dtype.is_floating_point:
-        raise TypeError(f"images must be floating point, got {images.dtype}.")
-    if labels.device != images.device:
-        raise ValueError(f"labels are on {labels.device}, but images on {images.device}.")
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise ValueError(
-            f"labels must have shape ({len(images)},), one per image, got {tuple(labels.shape)}."
-        )
-    if labels.dtype.is_floating_point or labels.dtype.is_complex:
-        raise TypeError(f"labels must be integers, got {labels.dtype}.")
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
-        raise ValueError(
-            f"labels must lie in 0 … {num_classes - 1}, got values from "
-            f"{int(labels.min())} to {int(labels.max())}."
-        )

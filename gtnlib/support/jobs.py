@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gtnlib.support.errors import DataError, check_count
-from gtnlib.support.files import write_whole
+from gtnlib.support.errors import DataError, check_count, check_path
+from gtnlib.support.files import read_json, sealed, write_whole
 from gtnlib.support.identity import differences, plain
 from gtnlib.support.progress import progress_bar
 
@@ -27,7 +27,7 @@ def run_jobs(jobs: Mapping[str, dict], measure: Callable[[dict], dict], folder: 
     Raises ValueError if the folder holds a result of another job under a name, DataError if one is
     damaged; nothing is measured then.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     check_count("workers", workers)
     jobs = {name: plain(job) for name, job in jobs.items()}
     stored = {name: _read(folder / f"{name}.json", job) for name, job in jobs.items()}
@@ -53,14 +53,14 @@ def _results(work: list[tuple], workers: int):
 
 def _one(measure, job: dict, path: Path) -> dict:
     result = measure(job)
-    write_whole(path, json.dumps({"job": job, "result": result}, indent=1, allow_nan=False).encode())
+    write_whole(path, json.dumps(sealed({"job": job, "result": result}), indent=1, allow_nan=False).encode())
     return result
 
 
 def _read(path: Path, job: dict) -> dict | None:
     """The result in a file, or None if there is no file."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         found, result = differences(stored["job"], job), stored["result"]
     except FileNotFoundError:
         return None

@@ -122,10 +122,9 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def _freeze(self, images: Tensor, order: Tensor) -> TeachingSet:
         labels = self._targets(...).flatten(0, self.labels.ndim - 1)
-        labels = labels.float() if labels.is_floating_point() else labels
         return TeachingSet(
-            images.detach().float().cpu(), labels.cpu(), order.cpu(), self.log_rate.exp().float().cpu(),
-            self.momentum_logit.sigmoid().float().cpu(), self.weight_decay,
+            images.detach().cpu(), labels.cpu(), order.cpu(), self.log_rate.exp().cpu(),
+            self.momentum_logit.sigmoid().cpu(), self.weight_decay,
         )  # fmt: skip
 
     def teaching_set(self, generator: torch.Generator | None = None) -> TeachingSet:
@@ -135,8 +134,8 @@ class Teacher(nn.Module):
     def export(self, path: str | os.PathLike, generator: torch.Generator | None = None) -> None:
         """Write the teaching set as an .npz of plain arrays, usable with no gtnlib at all.
 
-        It holds images (N, C, H, W) float32, labels (N,) int64 or, if they are learned, probabilities
-        (N, classes) float32, order (T, B) int64 (the images of every step), rate (T,), momentum (T,) and
-        weight_decay.
+        It holds images (N, C, H, W), labels (N,) int64 or, if they are learned, probabilities (N, classes),
+        order (T, B) int64 (the images of every step), rate (T,), momentum (T,) and weight_decay, in the
+        teacher's type, float32 or float64.
         """
         self.teaching_set(generator).save(path)

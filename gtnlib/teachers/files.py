@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
+from functools import partial
 
 import torch
 
-from gtnlib.support.errors import DataError
-from gtnlib.support.files import fill, read_tensors, write_tensors
+from gtnlib.data.border import check_finite
+from gtnlib.support.errors import DataError, check_path
+from gtnlib.support.files import check_alike, fill, read_tensors, write_tensors
 from gtnlib.teachers.generator import Generator, GeneratorTeacher
 from gtnlib.teachers.pixels import PixelTeacher
 
@@ -52,11 +55,37 @@ def save_teacher(teacher, path: str | os.PathLike) -> None:
 
 
 def load_teacher(path: str | os.PathLike):
-    """The teacher that `save_teacher` wrote, in float32 on the CPU. Raises DataError if it is none."""
+    """The teacher that `save_teacher` wrote, in float32 on the CPU.
+
+    Raises DataError if it is none, is damaged, or holds impossible values.
+    """
+    path = check_path("path", path)
     tensors, state = read_tensors(path, "teacher")
     try:
-        teacher = TEACHERS[state["class"]](**state["arguments"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        build = partial(TEACHERS[state["class"]], **state["arguments"])
+        if state["arguments"].get("steps", tensors["log_rate"].numel()) != tensors["log_rate"].numel():
+            raise ValueError("it has rates for another number of steps")
+        with torch.device("meta"):  # shapes alone: no memory is taken before they are those of the file
+            check_alike(build().state_dict(), tensors, path)
+        teacher = build().float()
+        check_values(teacher, tensors)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a constructor raises for arguments of any kind
         raise DataError(f"{path} is not a teacher, or is damaged: {error}.") from error
     fill(teacher.state_dict(), tensors, path)
     return teacher
+
+
+def check_values(teacher, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError for a value that no teacher built like this one can have."""
+    own = teacher.state_dict()
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            if not torch.equal(value, own[name].to(value.dtype)):  # labels and order follow from arguments
+                raise ValueError(f"{name} is not that of its arguments")
+        elif name == "momentum_logit":
+            if not (value < math.inf).all():  # -inf is a momentum of 0
+                raise ValueError("momentum_logit holds a value that is no logit")
+        else:
+            check_finite(name, value)

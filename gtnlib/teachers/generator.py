@@ -92,8 +92,14 @@ class GeneratorTeacher(Teacher):
     @torch.no_grad()
     def resample(self, generator: torch.Generator) -> None:
         if self.curriculum == "fresh":
-            fresh = torch.randn(self.noise.shape, generator=generator, device=generator.device)
-            self.noise.copy_(fresh)
+            self.noise.copy_(self._noise(generator))
+
+    def _noise(self, generator: torch.Generator | None) -> Tensor:
+        """The noise of the next student: fresh, if it is, and there is a generator to draw it."""
+        if generator is None or self.curriculum != "fresh":
+            return self.noise
+        noise = torch.empty_like(self.noise, device=generator.device).normal_(generator=generator)
+        return noise.to(self.noise.device)
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
         b = t % self.steps % self.batches
@@ -104,10 +110,8 @@ class GeneratorTeacher(Teacher):
 
     @torch.no_grad()
     def teaching_set(self, generator=None) -> TeachingSet:
-        if generator is not None:
-            self.resample(generator)
-        size = self.labels.shape[1]
-        images = torch.cat([self.batch(b)[0] for b in range(self.batches)])
+        noise, size = self._noise(generator), self.labels.shape[1]
+        images = torch.cat([self.generator(noise[b], self.labels[b]) for b in range(self.batches)])
         rows = torch.arange(self.steps)[:, None] % self.batches
         order = rows * size + torch.arange(size)
         return self._freeze(images, order)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,19 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtnlib.support.errors import DataError, check_kind, check_labels, check_number, check_path
-from gtnlib.support.files import write_whole
+from gtnlib.data.border import as_images, as_targets, as_tensor, check_finite
+from gtnlib.support.errors import DataError, check_number, check_path
+from gtnlib.support.files import VERSION, check_digest, digest_of, read_arrays, write_whole
+
+ARRAYS = ("images", "labels", "order", "rate", "momentum")
 
 
 @dataclass(frozen=True)
 class TeachingSet:
     """A frozen teacher: plain tensors, and the batches they make.
 
-    images: (N, C, H, W) float32.
-    labels: (N,) int64, or probabilities (N, classes) float32.
+    images: (N, C, H, W) float32 or float64; all other numbers have their type.
+    labels: (N,) int64, or probabilities (N, classes).
     order: (T, B) int64, the indices of the images of every step.
-    rate, momentum: (T,), of every step.
+    rate, momentum: (T,), of every step, rate ≥ 0 and 0 ≤ momentum ≤ 1.
     weight_decay: of all steps.
+
+    Numpy arrays and other types of number are converted. Raises TypeError or ValueError for what cannot
+    be, and for values that are impossible or not finite.
     """
 
     images: Tensor
@@ -37,30 +42,31 @@ class TeachingSet:
     weight_decay: float = 0.0
 
     def __post_init__(self):
-        for name in ("images", "labels", "order", "rate", "momentum"):
-            check_kind(name, getattr(self, name), Tensor)
-        check_number("weight_decay", self.weight_decay, 0)
-        if not self.labels.numel():
+        images = as_images(self.images)
+        given = {name: as_tensor(name, getattr(self, name)) for name in ("order", "rate", "momentum")}
+        labels, order = as_targets(self.labels, images), given["order"]
+        if not len(labels):
             raise ValueError("labels is empty: a teaching set needs at least one image.")
-        if self.soft:
-            self._check_probabilities()
-        check_labels(self.images, self.labels.argmax(1) if self.soft else self.labels, self.classes)
-        if self.order.ndim != 2 or self.order.numel() == 0:
-            raise ValueError(f"order must have shape (steps, batch), got {tuple(self.order.shape)}.")
-        if not 0 <= int(self.order.min()) <= int(self.order.max()) < len(self.images):
-            raise ValueError(f"order points outside the {len(self.images)} images.")
-        for name in ("rate", "momentum"):
-            if getattr(self, name).shape != (self.steps,):
-                raise ValueError(f"{name} must have one entry for each of the {self.steps} steps.")
-
-    def _check_probabilities(self) -> None:
-        sums = self.labels.sum(-1)
-        if self.labels.ndim != 2 or not (self.labels.min() >= 0 and ((sums - 1).abs() <= 1e-3).all()):
-            raise ValueError(
-                "labels must be classes (N,), int64, or probabilities (N, classes) that sum to 1, got "
-                f"{self.labels.dtype} of shape {tuple(self.labels.shape)}, no less than "
-                f"{float(self.labels.min()):.3g}, sums {float(sums.min()):.3g} to {float(sums.max()):.3g}."
-            )
+        if order.dtype.is_floating_point or order.dtype.is_complex:
+            raise TypeError(f"order must be integers, got {order.dtype}.")
+        if order.ndim != 2 or order.numel() == 0:
+            raise ValueError(f"order must have shape (steps, batch), got {tuple(order.shape)}.")
+        order = order.long()
+        if not 0 <= int(order.min()) <= int(order.max()) < len(images):
+            raise ValueError(f"order points outside the {len(images)} images.")
+        for name, high in (("rate", math.inf), ("momentum", 1)):
+            values = given[name]
+            if values.shape != order.shape[:1]:
+                raise ValueError(f"{name} must have one entry for each of the {len(order)} steps.")
+            check_finite(name, values)
+            if not 0 <= float(values.min()) <= float(values.max()) <= high:
+                limit = "at least 0" if name == "rate" else "from 0 to 1"
+                raise ValueError(f"{name} must be {limit}, got {values.tolist()}.")
+            given[name] = values.to(images.dtype)
+        decay = check_number("weight_decay", self.weight_decay, 0)
+        for name, value in {**given, "images": images, "labels": labels, "order": order,
+                            "weight_decay": decay}.items():  # fmt: skip
+            object.__setattr__(self, name, value)
 
     @property
     def soft(self) -> bool:
@@ -89,34 +95,40 @@ class TeachingSet:
     def teaching_set(self, generator=None) -> TeachingSet:
         return self
 
-    def to(self, device) -> TeachingSet:
-        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items()
-                                 if isinstance(value, Tensor)}  # fmt: skip
+    def to(self, device=None, dtype: torch.dtype | None = None) -> TeachingSet:
+        """The same on another device, or in another type of floating-point number."""
+        moved: dict[str, Any] = {name: t.to(device, dtype if t.is_floating_point() else None)
+                                 for name, t in self._tensors().items()}  # fmt: skip
         return replace(self, **moved)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ARRAYS}
+
     def save(self, path: str | os.PathLike) -> None:
-        """Write an .npz of plain arrays, in one move, so that no half-written file is left."""
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+        """Write an .npz of plain arrays, in one move, so that no half-written file is left.
+
+        Beside the set it holds the version of the format and the SHA-256 of the content.
+        """
+        tensors = {name: t.cpu().contiguous() for name, t in self._tensors().items()}
+        buffer, digest = io.BytesIO(), digest_of(tensors, self.weight_decay)
+        arrays: dict[str, Any] = {name: t.numpy() for name, t in tensors.items()}
+        arrays |= {"weight_decay": self.weight_decay, "version": VERSION, "sha256": digest}
         np.savez_compressed(buffer, **arrays)
         write_whole(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> TeachingSet:
         """Read what `save` or `Teacher.export` wrote. Raises DataError if it is anything else."""
-        check_path("path", path)
+        path = check_path("path", path)
         try:
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                names = ("images", "labels", "order", "rate", "momentum")
-                tensors = {name: torch.from_numpy(file[name]) for name in names}
-                for name, value in tensors.items():
-                    kind = torch.int64 if name in ("labels", "order") else torch.float32
-                    soft = name == "labels" and value.ndim == 2 and value.dtype == torch.float32
-                    if value.dtype != kind and not soft:
-                        raise TypeError(f"{name} must be {kind}, got {value.dtype}.")
-                return cls(**tensors, weight_decay=float(file["weight_decay"]))
+            arrays = read_arrays(path)
+            tensors = {name: torch.from_numpy(arrays[name]) for name in ARRAYS}
+            decay = arrays["weight_decay"].item()
+            if arrays.keys() - {*ARRAYS, "weight_decay"}:
+                found = digest_of(tensors, decay)
+                check_digest(arrays["version"].item(), arrays["sha256"].item(), found)
+            return cls(**tensors, weight_decay=decay)
         except FileNotFoundError:
             raise
-        except (KeyError, ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error,
-                zipfile.BadZipFile) as error:  # fmt: skip
+        except Exception as error:  # zipfile and numpy raise a dozen kinds for files of another kind
             raise DataError(f"{path} is not a teaching set, or is damaged: {error}") from error

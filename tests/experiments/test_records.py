@@ -13,7 +13,7 @@ from gtnlib import MLP, DataError, GeneratorTeacher, PixelTeacher, evaluate
 from gtnlib.experiments import machine
 from gtnlib.experiments.machine import commit, device_name, peak_memory_mb, versions
 from gtnlib.experiments.records import RECORDED, Record, shipped
-from gtnlib.support.files import read_tensors, write_tensors
+from gtnlib.support.files import read_tensors, unsealed, write_tensors
 from gtnlib.teachers.files import load_teacher, rounded, save_teacher
 from gtnlib.teachers.generator import Generator
 
@@ -59,7 +59,7 @@ MALFORMED = {
 def test_a_malformed_record_is_refused(name, tmp_path):
     path = tmp_path / "toy.json"
     example().save(path)
-    values = json.loads(path.read_text())
+    values = unsealed(json.loads(path.read_text()))  # as a file from before there were digests
     MALFORMED[name](values)
     path.write_text(json.dumps(values))
     with pytest.raises(DataError, match="toy.json is not a record, or is damaged"):
@@ -172,6 +172,9 @@ def test_a_foreign_generator_is_refused(tmp_path):
         save_teacher(torch.nn.Linear(1, 1), tmp_path / "teacher")
 
 
+BUILT = TEACHERS["pixels"]().arguments
+
+
 def altered(path, tensors=(), **state):
     old, kept = read_tensors(path, "teacher")
     write_tensors(path, "teacher", {**old, **dict(tensors)}, {**kept, **state})
@@ -190,6 +193,14 @@ DAMAGES = {
     "rate": lambda path: altered(path, arguments={"rate": 10**400}),
     "more": lambda path: altered(path, {"more": torch.zeros(1)}),
     "shape": lambda path: altered(path, {"log_rate": torch.zeros(9)}),
+    "huge": lambda path: altered(path, arguments={"images_per_class": 10**8, "steps": 3}),
+    "nan": lambda path: altered(path, {"images": torch.full((6, 1, 8, 8), torch.nan).half()}),
+    "nan in the rates": lambda path: altered(path, {"log_rate": torch.full((3,), torch.nan)}),
+    "momentum": lambda path: altered(path, {"momentum_logit": torch.full((3,), torch.inf)}),
+    "order": lambda path: altered(path, {"order": torch.full((3, 4), 6)}),
+    "labels": lambda path: altered(path, {"labels": torch.full((6,), 3)}),
+    "negative rate": lambda path: altered(path, arguments={**BUILT, "rate": -0.1}),
+    "momentum of 7": lambda path: altered(path, arguments={**BUILT, "momentum": 7}),
     "dtype": lambda path: altered(path, {"log_rate": torch.zeros(3, dtype=torch.int64)}),
 }
 
