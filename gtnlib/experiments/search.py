@@ -33,7 +33,7 @@ class Search(Experiment):
     candidates, candidate_seed, limit, space: of `sample_architectures`.
 
     The record's results hold, for truth and each proxy, validation accuracy (candidates, seeds) and
-    training seconds (candidates,), and for truth the test accuracy as well; `gtnlib.rank_statistics`
+    training seconds (candidates,), and for truth the test accuracy as well; `gtnlib.judge.ranking`
     makes of them what a figure shows. The test split is never used to choose.
     """
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtnlib.show import notebook
-from gtnlib.show import style as plotting
+from gtnlib.show import notebook, style
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +18,7 @@ def close_figures():
 
 def test_mosaic_holds_every_image_in_its_place_and_nothing_between():
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 3, 4)
-    grid = plotting.mosaic(images, columns=3, gap=2)
+    grid = style.mosaic(images, columns=3, gap=2)
     assert grid.shape == (2 * 3 + 2, 3 * 4 + 2 * 2)
     for i in range(5):
         top, left = (i // 3) * 5, (i % 3) * 6
@@ -28,12 +27,12 @@ def test_mosaic_holds_every_image_in_its_place_and_nothing_between():
 
 
 def test_mosaic_of_colour_images_keeps_the_channels():
-    assert plotting.mosaic(torch.rand(4, 3, 5, 5), columns=2, gap=1).shape == (11, 11, 3)
+    assert style.mosaic(torch.rand(4, 3, 5, 5), columns=2, gap=1).shape == (11, 11, 3)
 
 
 def test_show_images_labels_rows_and_columns():
     images = torch.rand(6, 1, 8, 8, requires_grad=True)
-    ax = plotting.show_images(images, columns=3, row_labels="ab", column_labels="xyz")
+    ax = style.show_images(images, columns=3, row_labels="ab", column_labels="xyz")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y", "z"]
 
@@ -42,7 +41,7 @@ def test_show_images_labels_rows_and_columns():
 def test_band_is_mean_and_standard_deviation_in_percent(seeds):
     curves = torch.rand(seeds, 3, generator=torch.Generator().manual_seed(0))
     _, ax = plt.subplots()
-    plotting.plot_band(ax, (0, 5, 10), curves, "name", plotting.BLUE)
+    style.plot_band(ax, (0, 5, 10), curves, "name", style.BLUE)
     assert ax.lines[0].get_ydata() == pytest.approx(100 * curves.mean(0).numpy())
     spread = 100 * curves.std(0).numpy() if seeds > 1 else np.zeros(3)
     vertices = ax.collections[0].get_paths()[0].vertices
