@@ -148,7 +148,7 @@ NUMBERS = [
          lambda: Implicit(scale=0), "scale"),
     case(TypeError, "scale must be a number, got 'Auto'",
          lambda: Implicit(scale="Auto"), "scale Auto"),
-    case(ValueError, "solver is 'CG', but must be one of neumann, cg",
+    case(ValueError, "solver is 'CG', but must be one of neumann, stochastic-neumann, cg",
          lambda: Implicit(solver="CG"), "solver"),
     case(ValueError, "products is 0", lambda: Implicit(products=0), "products"),
     case(ValueError, "tolerance is -1", lambda: Implicit(tolerance=-1), "tolerance"),

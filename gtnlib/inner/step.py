@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -58,7 +58,9 @@ def inner_step(
 class StudentRun:
     """A student in training: its parameters w, momentum m (both (P,)) and steps taken t.
 
-    `updates` counts the outer steps it has served, so that `fit` knows when to start a fresh one.
+    `updates` counts the outer steps it has served, so that `fit` knows when to start a fresh one. `memory`
+    holds numbers that a meta-gradient keeps from one outer step to the next; `fit` hands them on to the
+    student that takes its place.
     """
 
     student: FlatStudent
@@ -66,6 +68,7 @@ class StudentRun:
     m: Tensor
     t: int = 0
     updates: int = 0
+    memory: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def start(cls, student: FlatStudent) -> StudentRun:

@@ -18,6 +18,7 @@ class MetaGradient:
 
     updates_per_student = 1
     stacks = False  # whether a run of several students at once is differentiated like a run of one
+    remembers = False  # whether a call depends on what the one before left in StudentRun.memory
 
     def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
         """Train `run` as far as needed, add to the .grad of the teacher's parameters; return the loss."""

@@ -22,10 +22,10 @@ from torch import Tensor
 from gtnlib.data.sets import Split
 from gtnlib.inner.step import StudentRun, loss_gradient, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
-from gtnlib.metagrad.solvers import conjugate_gradients, largest_eigenvalue, neumann
+from gtnlib.metagrad.solvers import conjugate_gradients, largest_eigenvalue, neumann, residual
 from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_number
 
-SOLVERS = ("neumann", "cg")
+SOLVERS = ("neumann", "stochastic-neumann", "cg")
 
 GROWN = 1e6  # a series whose last term is so many times its first has nothing to do with the inverse
 CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or train the student closer to a "
@@ -42,26 +42,30 @@ class Implicit(MetaGradient):
     damping: δ added to the Hessian's diagonal, to invert H + δ.
     batches: how many of the teacher's distinct batches make up f, at most, drawn anew each time;
         None takes all of them, at a cost that grows with their number.
-    power_iterations: for the estimate of λ_max.
+    power_iterations: for the estimate of λ_max. estimate_every: outer steps between two estimates; in
+        between the last one is handed on, from each student to the one that takes its place.
     updates_per_student: outer steps before a student is started afresh; above 1 it is trained
         on from where it stands (warm start) for another teacher.steps inner steps each time.
     real_batch_size: real images for ∂L/∂w.
-    solver: "neumann", or "cg" for truncated conjugate gradients (`solvers.conjugate_gradients`), which
-        need neither `neumann_terms` nor `scale` nor `power_iterations`.
+    solver: "neumann"; "stochastic-neumann", whose every term is multiplied by the Hessian of one batch of
+        f, drawn at random; or "cg" for truncated conjugate gradients (`solvers.conjugate_gradients`),
+        which need neither `neumann_terms` nor `scale`.
     products: of "cg", with the Hessian of all batches in f, at most.
     tolerance: of "cg", the relative residual to stop at.
+    residual: of the series, measure it too, for one product more with all batches; "cg" has it anyway.
 
     Attributes
     ----------
-    diagnostics: of the last call: "residual" ‖(H + δ) q − v‖ / ‖v‖ of the solution, "inner_gradient"
-        ‖∂f/∂w‖; of "neumann" also "scale" and "terms" (norms of the terms of the series, relative to
-        the first), of "cg" "products" and "curvatures" (p·(H + δ) p / ‖p‖² of every direction).
+    diagnostics: of the last call: "inner_gradient" ‖∂f/∂w‖, "residual" ‖(H + δ) q − v‖ / ‖v‖ of the
+        solution if known; of a series also "scale" and "terms" (norms of its terms, relative to the
+        first), of "cg" "products" and "curvatures" (p·(H + δ) p / ‖p‖² of every direction).
     """
 
     def __init__(self, neumann_terms: int = 10, scale: float | str = "auto", damping: float = 0.0,
                  batches: int | None = 4, power_iterations: int = 8,
                  updates_per_student: int = 1, real_batch_size: int = 256,
-                 solver: str = "neumann", products: int = 8, tolerance: float = 1e-3):  # fmt: skip
+                 solver: str = "neumann", products: int = 8, tolerance: float = 1e-3,
+                 estimate_every: int = 1, residual: bool = False):  # fmt: skip
         self.neumann_terms = check_count("neumann_terms", neumann_terms, 0)
         if scale != "auto" and check_number("scale", scale, 0) == 0:
             raise ValueError("scale is 0, but must be positive or 'auto'.")
@@ -74,11 +78,20 @@ class Implicit(MetaGradient):
         self.solver = check_choice("solver", solver, SOLVERS)
         self.products = check_count("products", products)
         self.tolerance = check_number("tolerance", tolerance, 0)
+        self.estimate_every = check_count("estimate_every", estimate_every)
+        self.residual = residual
         self.diagnostics: dict = {}
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
-        """All that is random in a call: the steps whose batches make up f, and the real batch."""
-        return self._draw(teacher, generator), split.draw(self.real_batch_size, generator)
+        """All that is random in a call: the steps whose batches make up f, the real batch, and the
+        place in f of the batch of every term of a stochastic series.
+        """
+        steps, real = self._draw(teacher, generator), split.draw(self.real_batch_size, generator)
+        if self.solver != "stochastic-neumann":
+            return steps, real, None
+        size = (self.neumann_terms,)
+        places = torch.randint(len(steps), size, generator=generator, device=generator.device)
+        return steps, real, places.tolist()
 
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn: tuple) -> Tensor:
         """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
@@ -87,26 +100,21 @@ class Implicit(MetaGradient):
         """
         train_student(teacher, run, teacher.steps)
         student, w = run.student, run.w
-        steps, real = drawn
+        steps, real, places = drawn
         batches = [teacher.batch(t) for t in steps]
         with torch.no_grad():
             v, loss = student.compute(loss_gradient, (w, *split.at(real)))
-            adjoints = self._adjoints(student, w, batches, v, teacher.weight_decay)
+            parts = [student.curvature(w, *batch) for batch in batches]
+            q = self._solve(parts, v, teacher.weight_decay + self.damping, places, run.memory)
+            inner = sum(part.gradient for part in parts) / len(parts) + teacher.weight_decay * w
+            self.diagnostics["inner_gradient"] = float(inner.norm())
+            adjoints = [[-mixed / len(parts) for mixed in part.mixed_products(q)] for part in parts]
         pull_back({part: a for batch, found in zip(batches, adjoints) for part, a in zip(batch, found)})
         return loss
 
-    def _adjoints(self, student, w: Tensor, batches: list, v: Tensor, decay: float) -> list[list[Tensor]]:
-        """−(∂²f/∂x∂w) (H + δ)⁻¹ v for the images x of every batch, and alike for its labels if soft."""
-        parts = [student.curvature(w, *batch) for batch in batches]
-
-        def hessian(p: Tensor) -> Tensor:
-            products = sum(part.hessian_product(p) for part in parts)
-            return products / len(parts) + (decay + self.damping) * p
-
-        q, self.diagnostics = self._solve(hessian, v)
-        inner = sum(part.gradient for part in parts) / len(parts) + decay * w
-        self.diagnostics["inner_gradient"] = float(inner.norm())
-        return [[-mixed / len(parts) for mixed in part.mixed_products(q)] for part in parts]
+    @property
+    def remembers(self) -> bool:  # type: ignore[override]
+        return self.solver != "cg" and self.scale == "auto" and self.estimate_every > 1
 
     def trouble(self) -> str | None:
         grown = self.diagnostics.get("terms", [0])[-1]
@@ -122,22 +130,36 @@ class Implicit(MetaGradient):
         order = torch.randperm(distinct, generator=generator, device=generator.device)
         return order[: self.batches].tolist()
 
-    def _solve(self, hessian, v: Tensor) -> tuple[Tensor, dict]:
-        """q ≈ (H + δ)⁻¹ v, and diagnostics."""
+    def _solve(self, parts: list, v: Tensor, shift: float, places: list | None, memory: dict) -> Tensor:
+        """q ≈ (H + δ)⁻¹ v, with H the mean over the parts of f and `shift` = β + δ; notes diagnostics."""
+
+        def hessian(p: Tensor) -> Tensor:
+            return sum(part.hessian_product(p) for part in parts) / len(parts) + shift * p
+
         if self.solver == "cg":
-            return conjugate_gradients(hessian, v, self.products, self.tolerance)
-        scale: Tensor | float
-        if isinstance(self.scale, str):
-            scale = 1 / largest_eigenvalue(hessian, v, self.power_iterations)
-        else:
-            scale = self.scale
-        q, found = neumann(hessian, v, self.neumann_terms, scale)
-        last = found["terms"][-1]
+            q, self.diagnostics = conjugate_gradients(hessian, v, self.products, self.tolerance)
+            return q
+        drawn = [lambda p, part=parts[k]: part.hessian_product(p) + shift * p for k in places or ()]
+        q, self.diagnostics = neumann(hessian, v, self.neumann_terms, self._scale(hessian, v, memory), drawn)
+        if self.residual:
+            self.diagnostics["residual"] = residual(hessian, q, v)
+        last, scale = self.diagnostics["terms"][-1], self.diagnostics["scale"]
         if v.isfinite().all() and not last <= 1:
+            memory.clear()  # λ_max was too small
             warnings.warn(
                 f"the Neumann series diverges: its term {self.neumann_terms} is {last:.3g} "
-                f"times the first, at scale {found['scale']:.3g}. {CURE}",
+                f"times the first, at scale {scale:.3g}. {CURE}",
                 DivergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
-        return q, found
+        return q
+
+    def _scale(self, hessian, v: Tensor, memory: dict) -> float:
+        """α; 1/λ_max by the estimate in `memory`, if it is not too old."""
+        if not isinstance(self.scale, str):
+            return self.scale
+        if memory.get("age", self.estimate_every) >= self.estimate_every:
+            largest = largest_eigenvalue(hessian, v, self.power_iterations)
+            memory.update(largest=float(largest), age=0)
+        memory["age"] += 1
+        return 1 / memory["largest"]

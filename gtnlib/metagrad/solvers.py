@@ -6,37 +6,41 @@ as plain numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+Product = Callable[[Tensor], Tensor]
 SMALLEST = 1e-30  # stands for zero below a fraction bar
 
 
-def neumann(hessian: Callable[[Tensor], Tensor], v: Tensor, terms: int, scale: float | Tensor,
-            residual: bool = True) -> tuple[Tensor, dict]:  # fmt: skip
+def neumann(hessian: Product, v: Tensor, terms: int, scale: float,
+            drawn: Sequence[Product] | None = None) -> tuple[Tensor, dict]:  # fmt: skip
     """q = α Σ_{k=0…K} (1 − αH)^k v, with K = `terms` products and α = `scale`.
 
-    Lorraine et al. (2020), Algorithm 3. Converges if 0 < α < 2/λ_max and H is positive definite.
+    Lorraine et al. (2020), Algorithm 3. Converges if 0 < α < 2/λ_max and H is positive definite. With
+    `drawn`, K operators drawn independently whose mean is H, every term is multiplied by the next of them
+    instead: a series with the same mean (LiSSA, Agarwal et al. 2017).
 
-    Returns q and "scale", "terms" (norms of the terms, relative to the first) and, for one product
-    more, "residual" ‖H q − v‖ / ‖v‖.
+    Returns q, "scale" and "terms" (norms of the terms, relative to the first).
     """
     term = total = v
     norms = [term.norm()]
-    for _ in range(terms):
-        term = term - scale * hessian(term)
+    for k in range(terms):
+        term = term - scale * (drawn[k] if drawn else hessian)(term)
         total = total + term
         norms.append(term.norm())
-    first = norms[0].clamp(min=SMALLEST)
-    found = {"scale": float(scale), "terms": (torch.stack(norms) / first).tolist()}
-    if residual:  # H q = v − (1 − αH)^(K+1) v, so it is the term after the last
-        found["residual"] = float((term - scale * hessian(term)).norm() / first)
-    return scale * total, found
+    relative = torch.stack(norms) / norms[0].clamp(min=SMALLEST)
+    return scale * total, {"scale": float(scale), "terms": relative.tolist()}
 
 
-def conjugate_gradients(hessian: Callable[[Tensor], Tensor], v: Tensor, products: int,
+def residual(hessian: Product, q: Tensor, v: Tensor) -> float:
+    """‖H q − v‖ / ‖v‖, for one product."""
+    return float((hessian(q) - v).norm() / v.norm().clamp(min=SMALLEST))
+
+
+def conjugate_gradients(hessian: Product, v: Tensor, products: int,
                         tolerance: float) -> tuple[Tensor, dict]:  # fmt: skip
     """q from the Krylov space of v that minimises q·Hq/2 − v·q, as far as H curves upwards.
 
@@ -69,7 +73,7 @@ def conjugate_gradients(hessian: Callable[[Tensor], Tensor], v: Tensor, products
     return q, {"products": len(curvatures), "residual": residual, "curvatures": curvatures}
 
 
-def largest_eigenvalue(hessian: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
+def largest_eigenvalue(hessian: Product, start: Tensor, iterations: int) -> Tensor:
     """Largest |eigenvalue| of a symmetric operator by power iteration, a lower bound (0-d)."""
     # A fixed start that overlaps every eigenvector in practice, so that results repeat.
     generator = torch.Generator(device=start.device).manual_seed(0)

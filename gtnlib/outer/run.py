@@ -65,10 +65,11 @@ class Run:
             raise ValueError(
                 f"students_per_step is {students}, but must be a multiple of the {count} processes."
             )
-        if checkpoint is not None and count > 1 and self.asked.metagrad.updates_per_student > 1:
+        metagrad = self.asked.metagrad
+        if checkpoint is not None and count > 1 and (metagrad.updates_per_student > 1 or metagrad.remembers):
             raise ValueError(
                 f"checkpoint is {str(checkpoint)!r}, but under torchrun no process knows the students of "
-                "the others. Use updates_per_student=1, one process, or checkpoint=None."
+                "the others. Use updates_per_student=1 and estimate_every=1, one process, or checkpoint=None."
             )
 
     @property
@@ -141,6 +142,7 @@ class Run:
         training, run = self.training, self.training.runs[i]
         if run is None or run.updates >= self.asked.metagrad.updates_per_student:
             training.runs[i] = run = StudentRun.start(self._build(training.born))
+            run.memory = training.memories[i]
             training.births[i] = training.born
             training.born += 1
         run.updates += 1

@@ -20,6 +20,7 @@ class Training:
     """Everything that an outer step changes.
 
     runs, births: the students in training and the number each was born with, which gives its seed.
+    memories: of the students, handed on when one takes the place of another (`StudentRun.memory`).
     typical: running mean of the gradient's norm. compiled: whether students are compiled, once known.
     The learning rates follow from the number of updates, len(history).
     """
@@ -33,6 +34,10 @@ class Training:
     typical: float | None = None
     born: int = 0
     compiled: bool | None = None
+    memories: list[dict[str, float]] = field(init=False)
+
+    def __post_init__(self):
+        self.memories = [{} for _ in self.runs]
 
     def _targets(self) -> dict[str, Tensor]:
         """The tensors of teacher and optimiser, by name; Adam's are made if it has none yet."""
@@ -64,7 +69,7 @@ class Training:
         state = {
             "records": list(self.history.records), "validation": list(self.history.validation),
             "typical": self.typical, "born": self.born, "compiled": self.compiled,
-            "students": students,
+            "students": students, "memories": [dict(memory) for memory in self.memories],
         }  # fmt: skip
         return tensors, state
 
@@ -76,7 +81,13 @@ class Training:
             history = History.of(state["records"], state["validation"])
             typical = None if state["typical"] is None else float(state["typical"])
             born, self.compiled = int(state["born"]), state["compiled"]
-            if len(state["students"]) != len(self.runs) or self.compiled not in (None, True, False):
+            memories = [{str(name): float(value) for name, value in memory.items()}
+                        for memory in state.get("memories", self.memories)]  # fmt: skip
+            if not len(memories) == len(state["students"]) == len(self.runs) or self.compiled not in (
+                None,
+                True,
+                False,
+            ):
                 raise ValueError("its parts do not fit together")
             tensors, runs, births = dict(tensors), list(self.runs), list(self.births)
             self.generator.set_state(tensors.pop("generator"))
@@ -87,13 +98,13 @@ class Training:
                     w, m = (tensors.pop(f"student.{i}.{name}").to(device) for name in "wm")
                     if not w.shape == m.shape == (student.size,):
                         raise ValueError(f"a student has {student.size} parameters, not {w.numel()}")
-                    runs[i] = StudentRun(student, w, m, t, updates)
-        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+                    runs[i] = StudentRun(student, w, m, t, updates, memories[i])
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise DataError(f"{path} is not a checkpoint, or is damaged: {error}.") from error
         for name, p in named.items():
             if f"adam.{name}.step" in tensors:  # a parameter that never had a gradient has no state
                 self.optimizer.state[p] = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p),
                                            "exp_avg_sq": torch.zeros_like(p)}  # fmt: skip
         fill(self._targets(), tensors, path)
-        self.runs[:], self.births[:] = runs, births
+        self.runs[:], self.births[:], self.memories[:] = runs, births, memories
         self.history, self.typical, self.born = history, typical, born

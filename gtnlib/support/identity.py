@@ -58,7 +58,9 @@ def teacher_of(teacher) -> dict:
 # What an argument means where it is not named: in files written before it was there, or after it was
 # gone. By the end of its dotted name.
 FORMER = {
+    "metagrad.estimate_every": 1,
     "metagrad.products": 8,
+    "metagrad.residual": False,
     "metagrad.solver": "neumann",
     "metagrad.tolerance": 1e-3,
     "start": "noise",

@@ -118,7 +118,7 @@ def test_damping_inverts_the_damped_hessian():
 def test_diagnostics_are_what_they_say():
     problem = Problem()
     scale = 1 / float(problem.eigenvalues[-1])
-    _, metagrad = problem.found(neumann_terms=7, scale=scale)
+    _, metagrad = problem.found(neumann_terms=7, scale=scale, residual=True)
     v = problem.student.gradient(problem.w, *problem.real)
     factor = torch.eye(16, dtype=torch.float64) - scale * problem.hessian
     norms = [float((torch.linalg.matrix_power(factor, k) @ v).norm() / v.norm()) for k in range(9)]
@@ -202,7 +202,7 @@ def test_a_subset_of_batches_costs_and_teaches_only_itself(batches):
     used = min(batches or 4, 4)
     gradient, _ = problem.found(batches=batches, neumann_terms=10, power_iterations=5)
     assert int((gradient.flatten(1).norm(dim=1) > 0).sum()) == 3 * used
-    assert problem.student.products == used * (5 + 10 + 1)  # power, terms, residual
+    assert problem.student.products == used * (5 + 10)  # power, terms
 
 
 def test_subsets_are_drawn_anew_and_repeat_with_the_generator():
@@ -211,6 +211,33 @@ def test_subsets_are_drawn_anew_and_repeat_with_the_generator():
     one, two = ([tuple(metagrad._draw(teacher, g)) for _ in range(20)] for g in generators)
     assert one == two and len(set(one)) > 3
     assert all(0 <= a < 4 and 0 <= b < 4 and a != b for a, b in one)
+
+
+def test_the_largest_eigenvalue_is_estimated_as_often_as_asked():
+    """By a run's own memory, which the next student inherits."""
+    problem, products, scales = Problem(), [], []
+    metagrad = Implicit(2, power_iterations=5, estimate_every=3, real_batch_size=REAL)
+    run = StudentRun(problem.student, problem.w, torch.zeros_like(problem.w))
+    for _ in range(7):
+        before = problem.student.products
+        metagrad(problem.teacher, run, problem.split, torch.Generator().manual_seed(0))
+        products.append(problem.student.products - before)
+        scales.append(metagrad.diagnostics["scale"])
+        run = StudentRun(problem.student, problem.w + 0.1, torch.zeros_like(problem.w), memory=run.memory)
+    assert products == [7, 2, 2, 7, 2, 2, 7]
+    assert len(set(scales)) == 1
+
+
+def test_an_estimate_that_was_too_small_is_made_anew():
+    problem = Problem()
+    run = StudentRun(
+        problem.student, problem.w, torch.zeros_like(problem.w), memory={"largest": 1e-3, "age": 1}
+    )
+    metagrad = Implicit(5, estimate_every=100, real_batch_size=REAL)
+    with pytest.warns(DivergenceWarning):
+        metagrad(problem.teacher, run, problem.split, torch.Generator().manual_seed(0))
+    metagrad(problem.teacher, run, problem.split, torch.Generator().manual_seed(0))
+    assert metagrad.diagnostics["terms"][-1] < 1 and run.memory["age"] == 1
 
 
 # ---------------------------------------------------------------- against unrolling

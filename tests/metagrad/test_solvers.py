@@ -1,6 +1,7 @@
 """Solvers of H q = v against dense algebra, alone and within the hypergradient."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -88,6 +89,16 @@ def test_what_has_no_answer():
     )
 
 
+def test_the_stochastic_series_has_the_mean_of_the_whole_one():
+    """Over all ways to draw two terms from three operators."""
+    operators = [operator(values, seed) for seed, values in enumerate(([1, 2, 3], [0.5, 1, 4], [-1, 2, 2]))]
+    v, products = operators[0][1], [lambda p, h=h: h @ p for h, _ in operators]
+    mean = sum(h for h, _ in operators) / 3
+    wanted, _ = neumann(lambda p: mean @ p, v, 2, 0.3)
+    drawn = [neumann(None, v, 2, 0.3, pair)[0] for pair in product(products, repeat=2)]
+    assert relative(sum(drawn) / 9, wanted) < 1e-12 and relative(drawn[0], wanted) > 1e-2
+
+
 # ---------------------------------------------------------------- within the hypergradient
 
 
@@ -114,12 +125,35 @@ def test_hypergradient_of_all_batches_is_that_of_the_dense_solve(solver, work, f
     teacher, student = problem.teacher, flat64(partial(MLP, SHAPE, CLASSES, widths=(4,), activation="tanh"))
     run = StudentRun.start(student)
     metagrad = Implicit(batches=None, damping=DAMPING, real_batch_size=REAL, solver=solver,
-                        tolerance=1e-12, **work)  # fmt: skip
+                        tolerance=1e-12, residual=True, **work)  # fmt: skip
     metagrad(teacher, run, problem.split, torch.Generator().manual_seed(0))
     h, wanted = dense(teacher, student, run.w, problem.real)
     assert torch.linalg.eigvalsh(h)[0] > 0
     assert relative(teacher.images.grad, wanted) < 1e-9
     assert metagrad.diagnostics["residual"] < 1e-9
+
+
+def test_a_stochastic_series_draws_its_batches_and_costs_one_a_term():
+    problem, terms = many_batches(), 12
+    teacher, metagrad = problem.teacher, Implicit(terms, scale=0.1, batches=None, real_batch_size=REAL,
+                                                  solver="stochastic-neumann")  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    drawn = [metagrad.draw(teacher, 0, problem.split, generator) for _ in range(2)]
+    assert all(set(places) == {0, 1, 2, 3} and len(places) == terms for _, _, places in drawn)
+    assert drawn[0][2] != drawn[1][2]
+    run = StudentRun(problem.student, problem.w, torch.zeros_like(problem.w))
+    metagrad.differentiate(teacher, run, problem.split, drawn[0])
+    assert problem.student.products == terms
+
+    x, y = teacher.images.detach().flatten(1).split(3), teacher.labels.double().split(3)
+    term = total = problem.student.gradient(run.w, *problem.split.at(drawn[0][1]))
+    for k in drawn[0][2]:
+        term = term - 0.1 * (x[k].T @ (x[k] @ term) / 3 + teacher.weight_decay * term)
+        total = total + term
+    images = teacher.images.detach().requires_grad_()
+    slope = sum(problem.student.gradient(run.w, images[3 * k : 3 * k + 3], y[k]) for k in range(4)) / 4
+    wanted = -torch.autograd.grad(slope @ (0.1 * total), images)[0]
+    assert relative(teacher.images.grad, wanted) < 1e-12
 
 
 def test_conjugate_gradients_spend_at_most_their_products_on_every_batch():

@@ -22,6 +22,9 @@ METAGRADS = {
     "unrolled": partial(Unrolled, real_batch_size=16),
     "implicit": partial(Implicit, neumann_terms=2, damping=5.0, batches=2, real_batch_size=16),
     "warm": partial(Implicit, neumann_terms=2, damping=5.0, updates_per_student=3, real_batch_size=16),
+    "stochastic": partial(
+        Implicit, 3, damping=5.0, real_batch_size=16, solver="stochastic-neumann", estimate_every=3
+    ),
     "cg": partial(Implicit, solver="cg", products=2, batches=2, real_batch_size=16),
     "matching": partial(GradientMatching, real_batch_size=8, updates_per_student=4),
 }
@@ -292,6 +295,8 @@ DAMAGES = {
     "record too long": lambda path: changed(path, records=[[1.0, 2.0, 3.0, 4.0]]),
     "students": lambda path: changed(path, students=[None, None]),
     "compiled": lambda path: changed(path, compiled="yes"),
+    "memories": lambda path: changed(path, memories=[{"largest": "big"}]),
+    "memory": lambda path: changed(path, memories=["none"]),
     "huge": lambda path: changed(path, born=10**400, typical=10**400),
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }  # fmt: skip
