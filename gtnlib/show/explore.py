@@ -20,11 +20,11 @@ from gtnlib.data.sets import Dataset, Split
 from gtnlib.inner.flat import flat_student
 from gtnlib.inner.step import StudentRun, train_student
 from gtnlib.judge.evaluate import accuracy
-from gtnlib.show.style import BLUE, GREEN, GREY, ORANGE
+from gtnlib.show.style import COLOURS, GREEN, GREY, INK, ORANGE
 from gtnlib.students.networks import ConvNet
 from gtnlib.support.seeds import derive_seed
 
-COLORS = (BLUE, ORANGE, GREEN, GREY)
+CURVES = (COLOURS["unrolled"], COLOURS["real images"], GREEN, ORANGE)
 
 
 def explore_student(teachers: dict, data: Dataset, student=ConvNet, images=2000, shown=4):
@@ -135,7 +135,7 @@ def partial_sums(hessian: np.ndarray, v: np.ndarray, scale: float, terms: int) -
 def draw_curves(curves) -> str:
     figure = Figure(figsize=(6.4, 3.0), layout="constrained")
     ax = figure.add_subplot()
-    for (label, marks, values), color in zip(curves, COLORS * len(curves)):
+    for (label, marks, values), color in zip(curves, CURVES * len(curves)):
         ax.plot(marks, 100 * np.array(values), "o-", color=color, markersize=3.5,
                 label=f"{label}: {100 * values[-1]:.1f} %")  # fmt: skip
     ax.set(xlabel="inner step", ylabel="validation accuracy (%)", ylim=(0, 100))
@@ -154,13 +154,13 @@ def draw_sums(hessian: np.ndarray, v: np.ndarray, path: np.ndarray, share: float
     q = np.stack(np.meshgrid(x, y))
     valley = np.einsum("ixy,ij,jxy->xy", q, hessian, q) / 2 - np.einsum("i,ixy->xy", v, q)
     left.contour(x, y, valley, levels=14, colors=GREY, linewidths=0.5, alpha=0.7)
-    left.plot(*path.T, "o-", color=BLUE, markersize=3.5, linewidth=1.2)
-    left.plot(*solution, marker="*", markersize=13, color=GREEN)
+    left.plot(*path.T, "o-", color=COLOURS["implicit"], markersize=3.5, linewidth=1.2)
+    left.plot(*solution, marker="*", markersize=13, color=INK)
     left.set(xlim=x[[0, -1]], ylim=y[[0, -1]], xticks=[], yticks=[], aspect="equal",
              title="partial sums")  # fmt: skip
     errors = np.maximum(errors, 1e-16)
-    right.semilogy(errors, color=BLUE)
-    right.plot(len(path) - 1, errors[-1], "o", color=ORANGE)
+    right.semilogy(errors, color=COLOURS["implicit"])
+    right.plot(len(path) - 1, errors[-1], "o", color=INK)
     right.minorticks_off()
     limits = min(1e-3, errors.min() / 2), max(2, 2 * errors.max())
     right.set(xlabel="terms $K$", ylabel="relative error", ylim=limits,

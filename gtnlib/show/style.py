@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from torch import Tensor
 
 # Told apart by readers of every colour vision, and by their lightness where there is no colour.
 BLUE, ORANGE, GREEN, GREY = "#2f6299", "#d9822b", "#3a8a63", "#8a8f98"
-INK, PINK = "#22262c", "#cc79a7"
+INK, PINK = "#22262c", "#dda3c9"
 # One colour a method, in every figure; GREY is for guides and for what is no method.
 COLOURS = {"unrolled": BLUE, "implicit": GREEN, "matching": ORANGE, "distribution matching": PINK,
            "real images": INK}  # fmt: skip
@@ -22,6 +22,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10.5, "axes.titlesize": 10.5, "axes.grid": True, "grid.color": "#e6e8eb",
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#6b7078",
     "axes.axisbelow": True, "lines.linewidth": 1.8, "legend.frameon": False,
+    "legend.handlelength": 2.8,
     "axes.prop_cycle": plt.cycler(color=[BLUE, INK, GREY]),
     "image.cmap": "gray", "svg.hashsalt": "gtnlib", "animation.embed_limit": 20,
 }  # fmt: skip
@@ -36,6 +37,14 @@ def use_style() -> None:
         set_matplotlib_formats("svg")
     except ImportError:  # not in a notebook
         pass
+
+
+def method_of(name: str) -> str | None:
+    """Which of COLOURS an experiment or source of lessons belongs to, by a name such as "gtn-unrolled"."""
+    words = set(name.split("-"))
+    if words & {"real", "herding", "k_centre", "passes"}:
+        return "real images"
+    return next((method for method in COLOURS if method in words), None)
 
 
 def shades(color: str, count: int) -> list[tuple[float, ...]]:
@@ -92,3 +101,19 @@ def show_images(
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return ax
+
+
+def matrix(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], low: float,
+           high: float, form: str) -> None:  # fmt: skip
+    """Numbers (len(rows), len(columns)) on squares, the darker the larger, from `low` to `high`."""
+    shade = LinearSegmentedColormap.from_list("", ["white", INK])
+    ax.imshow(values, cmap=shade, vmin=low, vmax=high, aspect="auto")
+    for i, j in np.ndindex(*values.shape):
+        number = form.format(values[i, j]).replace("-0.00", "0.00")
+        color = "white" if values[i, j] > (low + high) / 2 else "black"
+        ax.text(j, i, number, ha="center", va="center", fontsize=9, color=color)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)

@@ -22,12 +22,14 @@ class Table:
     style: pd.io.formats.style.Styler
 
     def _repr_html_(self) -> str:
-        label = html.escape(self.caption)
-        return (f'<div class="book-table" role="region" tabindex="0" aria-label="{label}" '
-                f'style="overflow-x: auto">{self.style.to_html()}</div>')  # fmt: skip
+        caption = html.escape(self.caption)
+        box = f'role="region" tabindex="0" aria-label="{caption}" style="overflow-x: auto"'
+        return (f'<figure class="book-table"><figcaption>{caption}</figcaption>'
+                f"<div {box}>{self.style.to_html()}</div></figure>")  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"{self.caption}\n{self.frame.map(str).to_string()}"
+        shown = self.frame.map(lambda value: f"{value:.3g}" if isinstance(value, float) else str(value))
+        return f"{self.caption}\n{shown.to_string()}"
 
 
 def table(rows: Mapping, caption: str, best: Sequence[str] = (), least: Sequence[str] = (),
@@ -52,7 +54,7 @@ def table(rows: Mapping, caption: str, best: Sequence[str] = (), least: Sequence
     named = [*best, *least, *(form if isinstance(form, Mapping) else ())]
     if unknown := [name for name in named if name not in frame.columns]:
         raise ValueError(f"there is no column {unknown[0]!r}, only {', '.join(map(str, frame.columns))}.")
-    style = frame.style.set_caption(caption).set_uuid(f"{zlib.crc32(repr((rows, caption)).encode()):x}")
+    style = frame.style.set_uuid(f"{zlib.crc32(repr((rows, caption)).encode()):x}")
     style = style.set_table_attributes('class="dataframe"').format(form, precision=2, na_rep="–")
     for names, wanted in ((best, max), (least, min)):
         if names:

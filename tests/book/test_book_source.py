@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,30 @@ def test_notebook_is_well_formed(path):
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.stem)
 def test_prose_cites_what_exists_and_names_no_machine(path):
     assert text_problems(path.read_text(encoding="utf-8"), bibliography()) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_visible_cells_are_the_idea_and_hidden_ones_draw(path):
+    visible = []
+    for cell in read(path)["cells"]:
+        hidden = {"hide-input", "hide-cell"} & set(cell["metadata"].get("tags", []))
+        if cell["cell_type"] != "code" or "remove-cell" in cell["metadata"].get("tags", []):
+            continue
+        if hidden:
+            assert re.search(r"plt\.subplots|show_images|player", source(cell)), source(cell)[:80]
+            assert "print(" not in source(cell) and "table(" not in source(cell), source(cell)[:80]
+        else:
+            visible.append(len(source(cell).splitlines()))
+    assert statistics.median(visible) <= 8, sorted(visible)
+    assert max(visible) <= 25, sorted(visible)
+
+
+def test_figures_take_their_colours_from_the_methods():
+    for path in NOTEBOOKS:
+        for cell in read(path)["cells"]:
+            if cell["cell_type"] == "code":
+                named = re.findall(r"\b(?:BLUE|ORANGE|GREEN|PINK)\b|#[0-9a-f]{6}\b", source(cell))
+                assert not named, f"{path.stem}: {named} in {source(cell)[:60]!r}"
 
 
 def test_contents_lists_every_page_once_and_only_pages_that_exist():

@@ -22,7 +22,7 @@ def bold(shown):
 
 def test_entries_are_written_as_statistics_and_formats_say():
     html = table(ROWS, "Some results.", form={"steps": "{:04}"})._repr_html_()
-    assert "<caption>Some results.</caption>" in html
+    assert "<figcaption>Some results.</figcaption>" in html
     for entry in ("92.0 ± 1.4 %", "1.23", "0.50", "0010", "one"):
         assert f">{entry}</" in html
     assert 'tabindex="0"' in html and "overflow-x: auto" in html
