@@ -69,8 +69,8 @@ def test_glue_does_nothing_where_no_book_is_built(monkeypatch):
 
 
 def test_every_method_has_a_colour_of_its_own_told_apart_without_colour_vision():
-    assert {"unrolled", "implicit", "matching", "real images"} <= set(plotting.COLOURS)
-    grey = sorted(np.dot(to_rgb(color), (0.2126, 0.7152, 0.0722)) for color in plotting.COLOURS.values())
+    assert {"unrolled", "implicit", "matching", "real images"} <= set(style.COLOURS)
+    grey = sorted(np.dot(to_rgb(color), (0.2126, 0.7152, 0.0722)) for color in style.COLOURS.values())
     assert min(np.diff(grey)) > 0.02
 
 
@@ -79,17 +79,17 @@ def test_every_method_has_a_colour_of_its_own_told_apart_without_colour_vision()
     ("herding", "real images"), ("parameters", None),
 ])  # fmt: skip
 def test_names_tell_the_method(name, method):
-    assert plotting.method_of(name) == method
+    assert style.method_of(name) == method
 
 
 def test_shades_end_at_the_colour_itself_and_start_lighter():
-    first, *_, last = plotting.shades(plotting.BLUE, 4)
-    assert last == pytest.approx(to_rgb(plotting.BLUE)) and min(np.subtract(first, last)) > 0
-    assert plotting.shades(plotting.BLUE, 1) == [pytest.approx(to_rgb(plotting.BLUE))]
+    first, *_, last = style.shades(style.BLUE, 4)
+    assert last == pytest.approx(to_rgb(style.BLUE)) and min(np.subtract(first, last)) > 0
+    assert style.shades(style.BLUE, 1) == [pytest.approx(to_rgb(style.BLUE))]
 
 
 def test_a_matrix_writes_every_number_on_its_square():
     _, ax = plt.subplots()
-    plotting.matrix(ax, np.array([[0.1, -0.001], [0.5, 0.9]]), "ab", "xy", 0, 1, "{:.2f}")
+    style.matrix(ax, np.array([[0.1, -0.001], [0.5, 0.9]]), "ab", "xy", 0, 1, "{:.2f}")
     assert [text.get_text() for text in ax.texts] == ["0.10", "0.00", "0.50", "0.90"]
     assert [text.get_color() for text in ax.texts] == ["black", "black", "black", "white"]
