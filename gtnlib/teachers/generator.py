@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from gtnlib.support.seeds import seeded
 from gtnlib.teachers.base import Teacher
 from gtnlib.teachers.pixels import PixelTeacher
 from gtnlib.teachers.teaching_set import TeachingSet
+from gtnlib.teachers.upsampling import upsampled_convolution, upsampled_few
 
 CURRICULA = ("learned", "fixed", "fresh")
 
@@ -18,7 +21,8 @@ class Generator(nn.Module):
     """From noise (B, Z) and labels (B,) to images (B, C, H, W) in (−2, 2).
 
     The network of Such et al. (2020), with its sizes as arguments: two linear layers, then two
-    upsampling 3×3 convolutions, batch normalisation by the batch at hand, LeakyReLU(0.1), 2 tanh.
+    upsampling 3×3 convolutions, batch normalisation by the batch at hand, LeakyReLU(0.1), 2 tanh: the
+    layers of `body`, the same as images by an equal and faster way (`upsampling`).
     """
 
     def __init__(self, noise_size=64, shape=(1, 28, 28), num_classes=10, hidden=512, channels=32):
@@ -48,7 +52,11 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         code = nn.functional.one_hot(labels, self.num_classes).to(noise.dtype)
-        return 2 * torch.tanh(self.body(torch.cat([noise, code], dim=1)))
+        layers: Any = self.body
+        # As the layers of `body` say, but nothing is upsampled only to be convolved.
+        x = layers[:7](torch.cat([noise, code], dim=1)).contiguous(memory_format=torch.channels_last)
+        x = layers[9:11](upsampled_convolution(x, layers[8]))
+        return 2 * torch.tanh(upsampled_few(x, layers[12]))
 
 
 class GeneratorTeacher(Teacher):
