@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from gtnlib.data.sets import check_device, default_device
-from gtnlib.experiments import EXPERIMENTS, Context, Distillation, Experiment
-from gtnlib.experiments.distillation import accuracies, pooled
+from gtnlib.experiments import EXPERIMENTS, Context, Experiment
 from gtnlib.experiments.records import RECORDED, Record, shipped
+from gtnlib.experiments.table import table
 from gtnlib.support.errors import DataError, DivergenceError, check_choice
 
 COMMAND = "python -m gtnlib.experiments"
@@ -137,29 +137,8 @@ def _check(experiment: Experiment, context: Context, students: int) -> int:
 
 
 def _table(experiments, folder: Path) -> int:
-    """One row per shipped distillation record, and a line for every other."""
-    rows = [("experiment", "images", "test accuracy", "teachers × students", "peak MB", "seconds", "steps")]
-    lines = []
-    for name in shipped(folder):
-        record = Record.load(folder / f"{name}.json")
-        if not isinstance(experiments.get(name), Distillation):
-            lines.append(experiments[name].summary(record) if name in experiments else f"{name}: unknown")
-        else:
-            each = accuracies(record)
-            per_class = record.configuration.get("teacher_args", {}).get("images_per_class")
-            images = f"{per_class} per class" if per_class else f"{record.results['images']} generated"
-            peak = "?" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
-            rows.append((
-                name, images, str(pooled(each)),
-                f"{len(each)} × {len(each[0].values)}", peak, f"{record.seconds:.0f}",
-                str(record.results["outer_steps"]),
-            ))  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    print(*lines, sep="\n", end="\n" if lines else "")
-    if len(rows) + len(lines) == 1:
-        print(f"no record is shipped yet; make one with `{COMMAND} run NAME`")
+    text = table(experiments, folder)
+    print(text or f"no record is shipped yet; make one with `{COMMAND} run NAME`")
     return 0
 
 

@@ -90,10 +90,11 @@ class Experiment:
 class Tally:
     """When a run was first started and its highest memory, over all the times it was resumed.
 
-    Raises ValueError if the file is of a run with another configuration, DataError if it is damaged.
+    strict: raise ValueError if the file is of a run with another configuration. Raises DataError if it is
+    damaged.
     """
 
-    def __init__(self, experiment: Experiment, context: Context):
+    def __init__(self, experiment: Experiment, context: Context, strict: bool = True):
         self.experiment, self.folder, self.device = experiment, context.folder, context.device
         self.path = experiment.work_folder(context.folder) / "progress.json"
         self.state: dict[str, Any] = {
@@ -111,7 +112,7 @@ class Tally:
                 self.state |= {"started": started, "peak_memory_mb": peak}
             except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is damaged: {error}. Remove {self.path.parent}.") from error
-            if found:
+            if found and strict:
                 raise ValueError(
                     f"{self.path.parent} holds a run of other settings: {'; '.join(found)}. "
                     "Use another --out, or remove that folder; nothing was changed."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
+from gtnlib.experiments.choice import SELECTION_SEEDS, choose
 from gtnlib.experiments.lessons import Lessons, job, measuring, named_student
 from gtnlib.experiments.records import Record
 from gtnlib.judge.report import Statistic
@@ -17,7 +17,6 @@ from gtnlib.judge.training import Recipe
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.support.jobs import run_jobs
 
-SELECTION_SEEDS = range(1000, 1002)  # of the students that choose a recipe; never measured on test
 SMALLEST_TOLERANCE = 0.01  # of `check`: a spread over a few students can be small by chance
 SAMPLE = 6  # cells that `check` measures again
 
@@ -69,26 +68,20 @@ class Comparison(Experiment):
     def run(self, context: Context) -> Record:
         tally, work, cells = Tally(self, context), self.work_folder(context.folder), list(self.cells())
         recipes = [range(len(self.sources[source][1])) for source, *_ in cells]
-        trials = {f"{i:04}-{recipe:02}": self._job(cell, recipe, SELECTION_SEEDS, ["validation"],
-                                                   context.teachers, self.selection_images)
-                  for i, cell in enumerate(cells) if len(recipes[i]) > 1
-                  for recipe in recipes[i]}  # fmt: skip
         carry_out = measuring(context, build)
-        tried = run_jobs(trials, carry_out, work / "choice", context.workers, context.progress)
+        trials = {f"{i:04}": [self._job(cell, recipe, SELECTION_SEEDS, ["validation"], context.teachers,
+                                        self.selection_images) for recipe in recipes[i]]
+                  for i, cell in enumerate(cells)}  # fmt: skip
+        choice = choose(trials, carry_out, work / "choice", context)
+        chosen = list(choice.place.values())
         tally.write()
-
-        def validation(i: int, recipe: int) -> float:
-            return sum(tried[f"{i:04}-{recipe:02}"]["accuracy"]["validation"])
-
-        chosen = [max(recipes[i], key=partial(validation, i)) if len(recipes[i]) > 1 else 0
-                  for i in range(len(cells))]  # fmt: skip
         finals = {f"{i:04}": self._job(cell, chosen[i], range(self.seeds), ["test"], context.teachers)
                   for i, cell in enumerate(cells)}  # fmt: skip
         found = run_jobs(finals, carry_out, work / "test", context.workers, context.progress)
         places = product(*(range(len(axis)) for axis in (self.sources, self.students, self.steps)))
         return tally.record(
             seeds={"choice": list(SELECTION_SEEDS), "evaluation": list(range(self.seeds))},
-            seconds=sum(sum(result["seconds"]) for result in [*tried.values(), *found.values()]),
+            seconds=choice.seconds + sum(sum(result["seconds"]) for result in found.values()),
             curves={},
             results={"cells": [
                 {"place": list(place), "recipe": recipe, "steps": result["steps"],

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from gtnlib.data.augment import Augment
 from gtnlib.data.load import load_dataset
 from gtnlib.data.sets import Dataset
 from gtnlib.experiments.base import Context, check_arguments
+from gtnlib.judge.protocols import Protocol
 from gtnlib.judge.training import Recipe, score
 from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.students.space import Architecture
@@ -104,11 +106,12 @@ class _Shuffled:
 # ---------------------------------------------------------------- one measurement
 
 
-def job(student, lessons: Lessons, recipe: Recipe, seeds, splits, data: str, folder: Path,
+def job(student, lessons: Lessons, recipe: Recipe | Protocol, seeds, splits, data: str, folder: Path,
         images: int | None = None) -> dict:  # fmt: skip
     """All that decides a measurement, as JSON values. What a recorded teacher holds is part of it.
 
-    student: name and arguments, as ["MLP", {}]. images: measure on so many of a split; default all.
+    student: name and arguments, as ["MLP", {}]. recipe: or a protocol by epochs. images: measure on so
+    many of a split; default all.
     """
     made = {"student": student, "lessons": asdict(lessons), "recipe": asdict(recipe), "seeds": list(seeds),
             "splits": list(splits), "data": data, "images": images}  # fmt: skip
@@ -125,11 +128,20 @@ def measure(job: dict, build, folder: Path, device: str) -> dict:
 
     build: from the job's student to what makes one.
     """
-    data, recipe = _data(job["data"], device), Recipe(**job["recipe"])
-    lessons = _built(Lessons(**job["lessons"]), job["data"], recipe.steps, folder, device)
+    data, given = _data(job["data"], device), job["recipe"]
+    recipe = protocol(given) if "epochs" in given else Recipe(**given)
+    steps = recipe.steps if isinstance(recipe, Recipe) else 1
+    lessons = _built(Lessons(**job["lessons"]), job["data"], steps, folder, device)
     found = score(lessons, build(job["student"]), data, recipe, job["seeds"], job["splits"], job["images"])
     accuracy = {split: list(values) for split, values in found.accuracy.items()}
-    return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps}
+    return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps,
+            "diverged": found.diverged}  # fmt: skip
+
+
+def protocol(given: Mapping) -> Protocol:
+    """What `asdict` made a table of."""
+    augment = given["augment"]
+    return Protocol(**{**given, "augment": augment and Augment(**augment)})
 
 
 def measuring(context: Context, build) -> Callable[[dict], dict]:

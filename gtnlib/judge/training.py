@@ -18,7 +18,9 @@ from torch import nn
 from gtnlib.data.sets import PARTS, Dataset
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.judge.evaluate import accuracy, check_seeds, fresh, lessons_of
+from gtnlib.judge.protocols import Protocol
 from gtnlib.support.errors import check_choice, check_count, check_number
+from gtnlib.support.seeds import derive_seed
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -96,18 +98,21 @@ class Score:
     """What networks of one kind are worth after training, one value per seed.
 
     accuracy: by split, fractions. seconds: of training alone. steps: that each of them took.
+    diverged: how many ended with parameters that are not finite; they know nothing, and are among the
+        others.
     """
 
     accuracy: dict[str, tuple[float, ...]]
     seconds: tuple[float, ...]
     steps: int
+    diverged: int = 0
 
 
 def score(
     teacher,
     student: Callable[..., nn.Module],
     data: Dataset,
-    recipe: Recipe,
+    recipe: Recipe | Protocol,
     seeds: int | Sequence[int] = 1,
     splits: Sequence[str] = ("validation",),
     images: int | None = None,
@@ -118,6 +123,7 @@ def score(
     ----------
     teacher: any that `evaluate` takes, or a Stream of real images.
     student: class, function, Architecture, or list of them, as for `evaluate`.
+    recipe: or a protocol by epochs.
     seeds: how many networks, or their seeds; those of `evaluate` give the networks and the draws
         of images of `evaluate`.
     splits: where to measure them. images: on so many of each; default all.
@@ -127,17 +133,22 @@ def score(
     if images is not None:
         measured = {name: part.first(images) for name, part in measured.items()}
     values: dict[str, list[float]] = {name: [] for name in splits}
-    seconds, steps = [], 0
+    seconds, steps, diverged = [], 0, 0
     for seed in seeds:
         module, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
         began = time.perf_counter()
-        steps = train(module, lessons, recipe)
+        if isinstance(recipe, Recipe):
+            steps = train(module, lessons, recipe)
+        else:
+            generator = data.generator(derive_seed("protocol", seed))
+            *_, steps = recipe.training(module, lessons.images, lessons.labels, generator)
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
         seconds.append(time.perf_counter() - began)
         trained = FlatStudent(module)
+        diverged += not trained.initial().isfinite().all()
         for name, split in measured.items():
             right = accuracy(trained, trained.initial(), split)
             assert isinstance(right, float)  # a list is for a StackedStudent
             values[name].append(right)
-    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps)
+    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps, diverged)

@@ -56,6 +56,15 @@ class Stream:
             raise ValueError(f"batch_size is {batch_size}, but there are only {len(split)} images.")
         self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
 
+    @property
+    def images(self) -> Tensor:
+        """All of them (N, C, H, W)."""
+        return self.split.images
+
+    @property
+    def labels(self) -> Tensor:
+        return self.split.labels
+
     def teaching_set(self, generator: torch.Generator | None = None) -> Stream:
         """The same images in an order that `generator` decides."""
         seed = self.seed if generator is None else generator.initial_seed()
