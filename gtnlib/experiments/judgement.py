@@ -20,7 +20,9 @@ from gtnlib.teachers.files import load_teacher
 
 SMALLEST_TOLERANCE = 0.01  # of `check`: a spread over a few students can be small by chance
 SAMPLE = 6  # cells that `check` measures again
-GRID = tuple(Recipe("sgd", rate, cosine=cosine) for rate in (0.01, 0.03, 0.1) for cosine in (False, True))
+GRID = tuple(
+    Recipe("sgd", rate, cosine=cosine) for rate in (0.01, 0.03, 0.05, 0.1) for cosine in (False, True)
+)
 
 
 @dataclass(frozen=True)

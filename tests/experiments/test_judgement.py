@@ -172,7 +172,7 @@ def test_bad_settings_are_one_error(changes, message):
 
 def test_the_books_judgements_name_teachers_that_are_experiments():
     found = [one for one in EXPERIMENTS.values() if isinstance(one, Judgement)]
-    assert {"judged", "judged-others", "judged-small", "judged-real"} == {one.name for one in found}
+    assert {"judged", "judged-others", "judged-small", "judged-real"} <= {one.name for one in found}
     named = [name for one in found[1:] for name in one.teachers]
     assert set(named) <= EXPERIMENTS.keys()
     assert json.dumps(found[0].configuration())
