@@ -21,7 +21,7 @@ from gtnlib.judge.evaluate import accuracy, best_rate, evaluate
 from gtnlib.outer.fit import fit
 from gtnlib.outer.history import History, OuterStep
 from gtnlib.inner.step import StudentRun, inner_step, train_student
-from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
+from gtnlib.metagrad import DistributionMatching, GradientMatching, Implicit, Unrolled
 from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.students.build import make_student
@@ -29,15 +29,17 @@ from gtnlib.teachers.generator import GeneratorTeacher
 from gtnlib.teachers.pixels import PixelTeacher
 from gtnlib.teachers.real import RealTeacher
 from gtnlib.teachers.teaching_set import TeachingSet
+from gtnlib.teachers.varied import Variation
 from gtnlib.students.vit import VisionTransformer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LESSON", "LONG", "LONG_AUGMENTED", "MLP", "VGG", "AlexNet", "Architecture", "Augment", "ConvNet",
-    "DataError", "Dataset", "DivergenceError", "DivergenceWarning", "FlatStudent", "GeneratorTeacher",
-    "GradientMatching", "History", "Implicit", "LeNet", "OuterStep", "PixelTeacher", "Protocol",
-    "RealTeacher", "Report", "ResNet", "Split", "Statistic", "StudentRun", "TeachingSet", "Unrolled",
-    "VisionTransformer", "accuracy", "best_rate", "default_device", "evaluate", "fit", "inner_step",
-    "load_dataset", "make_student", "sample_architectures", "train_student",
+    "DataError", "Dataset", "DistributionMatching", "DivergenceError", "DivergenceWarning",
+    "FlatStudent", "GeneratorTeacher", "GradientMatching", "History", "Implicit", "LeNet", "OuterStep",
+    "PixelTeacher", "Protocol", "RealTeacher", "Report", "ResNet", "Split", "Statistic", "StudentRun",
+    "TeachingSet", "Unrolled", "Variation", "VisionTransformer", "accuracy", "best_rate",
+    "default_device", "evaluate", "fit", "inner_step", "load_dataset", "make_student",
+    "sample_architectures", "train_student",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from gtnlib.experiments.lessons import STUDENTS, named_student
 from gtnlib.experiments.records import Record, recorded, recorded_teacher
 from gtnlib.judge.evaluate import evaluate
 from gtnlib.judge.report import Statistic
-from gtnlib.metagrad import GradientMatching, Implicit, Unrolled
+from gtnlib.metagrad import DistributionMatching, GradientMatching, Implicit, Unrolled
 from gtnlib.outer.fit import fit
 from gtnlib.support.errors import DataError, check_choice, check_count
 from gtnlib.support.seeds import derive_seed
@@ -22,7 +22,7 @@ from gtnlib.teachers.files import TEACHERS, load_teacher, rounded, save_teacher
 from gtnlib.teachers.generator import GeneratorTeacher
 from gtnlib.teachers.pixels import STARTS
 
-METAGRADS = {"Unrolled": Unrolled, "Implicit": Implicit, "GradientMatching": GradientMatching}
+METAGRADS = {kind.__name__: kind for kind in (Unrolled, Implicit, GradientMatching, DistributionMatching)}
 OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",
        "checkpoint_seconds")  # fmt: skip
 

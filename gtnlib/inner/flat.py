@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, grad_and_value
 
 from gtnlib.data.sets import Dataset
 from gtnlib.students.build import make_student
+from gtnlib.students.features import features_of
 from gtnlib.support.errors import check_kind
 
 
@@ -81,6 +82,10 @@ class FlatStudent:
         with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
             return functional_call(self.module, self.unflatten(w), (x,)).to(w.dtype)
 
+    def features(self, w: Tensor, x: Tensor) -> Tensor:
+        """What the module's last `nn.Linear` sees of images x, (N, D). ValueError if it has none."""
+        return features_of(self.module, lambda: self.logits(w, x), "the student").to(w.dtype)
+
     def loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy; y holds class indices (N,) or probabilities (N, classes)."""
         return F.cross_entropy(self.logits(w, x), y)
@@ -125,6 +130,16 @@ class FlatStudent:
     def curvature(self, w: Tensor, x: Tensor, y: Tensor) -> Curvature:
         """The second derivatives of ℓ at one point, for many products."""
         return Curvature(self, w, x, y)
+
+    def through_features(self, w: Tensor, x: Tensor, f: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Of the number f(features of x): itself (0-d), and its gradient at the images x."""
+        if _differentiated(w, x):
+            adjoint, value = grad_and_value(lambda x: f(self.features(w, x)))(x)
+            return value, adjoint
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            value = f(self.features(w, x))
+            return value.detach(), torch.autograd.grad(value, x)[0]
 
     def through_gradient(
         self, w: Tensor, x: Tensor, y: Tensor, f: Callable[[Tensor], Tensor]

@@ -24,6 +24,9 @@ class MetaGradient:
         """Train `run` as far as needed, add to the .grad of the teacher's parameters; return the loss."""
         return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))
 
+    def check_length(self, steps: int) -> None:
+        """Raise ValueError if lessons of so many steps are too short."""
+
     def steps_per_update(self, teacher) -> int:
         """Inner steps that a student takes per call."""
         return teacher.steps

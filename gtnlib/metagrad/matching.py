@@ -95,6 +95,8 @@ class GradientMatching(MetaGradient):
         """
         x, y = teacher.batch(run.t)
         real, labels = split.at(drawn)
+        with torch.no_grad():
+            real = teacher.transformed(real, run.t)
         classes = labels[:: self.real_batch_size]
         real = real.view(len(classes), self.real_batch_size, *real.shape[1:])
         rows = [torch.nonzero(teacher.batch_labels(run.t) == c).flatten() for c in classes]

@@ -42,40 +42,64 @@ class Unrolled(MetaGradient):
     loss_at: "every" averages the real loss over all inner steps (as the official GTN code does),
         "last" takes it after the last one only.
     real_batch_size: real images per evaluation of the real loss.
+    window: M, to go through a random window of M steps only, drawn for every student: the steps before
+        it are taken without a graph, the real loss is that within it, and its end is the end of the
+        lesson (RaT-BPTT, Feng et al. 2023). None for all T steps.
     """
 
-    stacks = True
-
-    def __init__(self, checkpoint: bool | int = True, loss_at: str = "every",
-                 real_batch_size: int = 256):  # fmt: skip
+    def __init__(self, checkpoint: bool | int = True, loss_at: str = "every", real_batch_size: int = 256,
+                 window: int | None = None):  # fmt: skip
         whole = isinstance(checkpoint, bool)
         self.checkpoint = checkpoint if whole else check_count("checkpoint", checkpoint)
         self.loss_at = check_choice("loss_at", loss_at, ("every", "last"))
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
+        self.window = None if window is None else check_count("window", window)
+        self.stacks = window is None  # students side by side share their steps
+
+    def check_length(self, steps: int) -> None:
+        if self.window is not None and self.window > steps:
+            raise ValueError(f"window is {self.window}, but a lesson can have {steps} steps only.")
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> list:
-        """All that is random in a call: of every scored step, the real batch as (indices, labels)."""
-        scored = teacher.steps if self.loss_at == "every" else 1
-        return [split.draw(self.real_batch_size, generator) for _ in range(scored)]
+        """All that is random in a call: of every scored step, the real batch as (indices, labels); before
+        them, if there is a window, the step where it begins.
+        """
+        self.check_length(teacher.steps)
+        steps = self.window or teacher.steps
+        first = [] if self.window is None else [
+            int(torch.randint(teacher.steps - steps + 1, (), generator=generator, device=generator.device))
+        ]  # fmt: skip
+        scored = steps if self.loss_at == "every" else 1
+        return [*first, *(split.draw(self.real_batch_size, generator) for _ in range(scored))]
 
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn: list) -> Tensor:
         """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
 
-        Trains `run` for teacher.steps inner steps on the way. Gradient and loss are sums over the
-        students of `run`.
+        Trains `run` for teacher.steps inner steps on the way, or to the end of the window. Gradient and
+        loss are sums over the students of `run`.
         """
-        real = dict(zip(reversed(range(teacher.steps)), reversed(drawn)))
+        steps = range(teacher.steps)
+        if self.window is not None:
+            start, *drawn = drawn
+            steps = range(start, start + self.window)
+            with torch.no_grad():
+                batch_at = teacher.reader()
+                for t in range(start):
+                    run.w, run.m = _step(run.student, teacher, run.w, run.m, t, batch_at(t))
+        real = dict(zip(reversed(steps), reversed(drawn)))
+        run.t += steps.stop
         if self.checkpoint is True:
-            return self._recomputed(teacher, run, split, real)
-        return self._recorded(teacher, run, split, real, self.checkpoint or teacher.steps)
+            return self._recomputed(teacher, run, split, real, steps)
+        return self._recorded(teacher, run, split, real, steps)
 
-    def _recorded(self, teacher, run: StudentRun, split: Split, real: dict, block: int) -> Tensor:
+    def _recorded(self, teacher, run: StudentRun, split: Split, real: dict, steps: range) -> Tensor:
         """Plain autograd, one block of steps after the other, from the last to the first."""
-        student, starts = run.student, range(0, teacher.steps, block)
+        block = self.checkpoint or len(steps)
+        student, starts = run.student, steps[::block]
         states, state = [], (run.w, run.m)
         with torch.no_grad():
             batch_at = teacher.reader()
-            for t in range(starts[-1] + 1):
+            for t in range(steps.start, starts[-1] + 1):
                 if t in starts:
                     states.append(state)
                 if t < starts[-1]:
@@ -88,7 +112,7 @@ class Unrolled(MetaGradient):
             (w, m), objective = leaves, run.w.new_zeros(())
             with torch.enable_grad():
                 batch_at = teacher.reader()
-                for t in range(start, min(start + block, teacher.steps)):
+                for t in range(start, min(start + block, steps.stop)):
                     w, m = _step(student, teacher, w, m, t, batch_at(t))
                     if t in real:
                         losses.append(student.total(student.compute(loss, (w, *split.at(real[t])))))
@@ -100,35 +124,34 @@ class Unrolled(MetaGradient):
             if not adjoints:
                 run.w, run.m = w.detach(), m.detach()
             adjoints = [leaf.grad for leaf in leaves]
-        run.t += teacher.steps
         return torch.stack(losses).mean()
 
-    def _recomputed(self, teacher, run: StudentRun, split: Split, real: dict) -> Tensor:
+    def _recomputed(self, teacher, run: StudentRun, split: Split, real: dict, steps: range) -> Tensor:
         """Forward without a graph, keeping (w_t, m_t); then the adjoint, one step at a time."""
-        student, steps, decay = run.student, teacher.steps, teacher.weight_decay
+        student, decay = run.student, teacher.weight_decay
         # One block for all, since small ones among the passing large ones would break up the memory.
-        ws, ms = (s.new_empty(steps + 1, *s.shape) for s in (run.w, run.m))
+        ws, ms = (s.new_empty(len(steps) + 1, *s.shape) for s in (run.w, run.m))
         ws[0], ms[0] = run.w, run.m
         with torch.no_grad():
             batch_at = teacher.reader()
-            for t in range(steps):
-                ws[t + 1], ms[t + 1] = _step(student, teacher, ws[t], ms[t], t, batch_at(t))
-        run.w, run.m, run.t = ws[steps].clone(), ms[steps].clone(), run.t + steps
+            for k, t in enumerate(steps):
+                ws[k + 1], ms[k + 1] = _step(student, teacher, ws[k], ms[k], t, batch_at(t))
+        run.w, run.m = ws[-1].clone(), ms[-1].clone()
 
         adjoint_w, adjoint_m, losses = torch.zeros_like(run.w), torch.zeros_like(run.m), []
         pending: dict[int, list[Tensor]] = {}  # of batches: adjoints of images and, if soft, labels
-        for t in reversed(range(steps)):
+        for k, t in reversed([*enumerate(steps)]):
             # A batch that comes back is pulled back once, where all its adjoints are in.
-            first = t < teacher.batches
+            first = k < teacher.batches
             (x, y), (rate, momentum) = teacher.batch(t) if first else batch_at(t), teacher.rates(t)
             with torch.no_grad():
                 if t in real:
-                    gradient, value = student.compute(loss_gradient, (ws[t + 1], *split.at(real[t])))
+                    gradient, value = student.compute(loss_gradient, (ws[k + 1], *split.at(real[t])))
                     adjoint_w = adjoint_w + gradient / len(real)
                     losses.append(student.total(value))
                 adjoint_w, adjoint_m, *rest = student.compute(
                     step_back,
-                    (ws[t], ms[t], ms[t + 1], adjoint_w, adjoint_m),
+                    (ws[k], ms[k], ms[k + 1], adjoint_w, adjoint_m),
                     (x, y, rate, momentum, decay),
                 )
             adjoint_rate, adjoint_momentum, *pulled = map(student.total, rest)

@@ -14,6 +14,7 @@ from gtnlib.students.build import check_student
 from gtnlib.support.errors import check_choice, check_count, check_kind, check_number, check_seed
 from gtnlib.support.identity import built, teacher_of
 from gtnlib.support.precision import PRECISIONS
+from gtnlib.teachers.varied import Variation
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Arguments:
     validate_every: int | None
     compile: bool | str
     precision: str
+    lessons: Any = None
 
     def __post_init__(self):
         self.outer_steps = check_count("outer_steps", self.outer_steps)
@@ -54,6 +56,10 @@ class Arguments:
         if not isinstance(self.compile, bool) and self.compile != "auto":
             raise ValueError(f"compile is {self.compile!r}, but must be True, False or 'auto'.")
         check_choice("precision", self.precision, PRECISIONS)
+        self.lessons = Variation.of(self.lessons)
+        self.metagrad.check_length(
+            self.teacher.steps if self.lessons is None else self.lessons.shortest(self.teacher)
+        )
 
     def _check_teacher(self) -> None:
         teacher, data = self.teacher, self.data

@@ -28,6 +28,7 @@ def fit(
     callback=None,
     compile: bool | str = "auto",
     precision: str = "float32",
+    lessons=None,
     checkpoint: str | os.PathLike | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> History:
@@ -39,7 +40,7 @@ def fit(
     Parameters
     ----------
     teacher: PixelTeacher or GeneratorTeacher; it is moved to the device of the data.
-    metagrad: Unrolled(), Implicit() or GradientMatching().
+    metagrad: Unrolled(), Implicit(), GradientMatching() or DistributionMatching().
     student: class or function that builds a classifier, or a list of them to draw from.
     data: its train split gives the real loss, its validation split the validation accuracy.
     outer_steps: updates of the teacher.
@@ -59,6 +60,8 @@ def fit(
     precision: of the inner steps: "float32", "tf32" (matrix products and convolutions of a GPU on
         its tensor cores) or "bfloat16" (the student's, on any device). Parameters, momenta, losses
         and adjoints stay in float32.
+    lessons: a `Variation`, or a table of its arguments: what of the lesson is drawn anew for every
+        student (augmentation, order, length, rates). Validation is of the plain lesson.
     checkpoint: a file that holds the whole state between two outer steps (`checkpoint`). If it is
         there already, training goes on from it, and on a CPU, with as many threads, ends with the
         same teacher and history, seconds aside, bit for bit as if it had never stopped; a run that
@@ -83,7 +86,7 @@ def fit(
     """
     asked = Arguments(
         teacher, metagrad, student, data, outer_steps, seed, students_per_step, rate, rates_rate, final_rate,
-        clip, validate_every, compile, precision,
+        clip, validate_every, compile, precision, lessons,
     )  # fmt: skip
     run = Run(asked, progress, callback, checkpoint, checkpoint_seconds)
     with run.opened():

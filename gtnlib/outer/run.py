@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,30 +151,33 @@ class Run:
 
     # ------------------------------------------------------------ an outer step
 
-    def draw(self) -> Iterable[tuple[StudentRun, Sequence]]:
-        """The students of this process, stacked if they can be, and what is random for each of them.
+    def draw(self) -> Iterable[tuple[Any, StudentRun, Sequence]]:
+        """The students of this process, stacked if they can be, each with its lesson and what is random.
 
         Students of other processes are drawn too, and passed over, so that all draw in one order.
         """
         teacher, metagrad, generator = self.asked.teacher, self.asked.metagrad, self.training.generator
         teacher.resample(generator)
-        own, drawn = [], []
+        variation, lessons, own, drawn = self.asked.lessons, [], [], []
         for i in range(self.asked.students_per_step):
             run = self._serving(i)
-            batches = metagrad.draw(teacher, run.t, self.asked.data.train, generator)
+            lesson = teacher if variation is None else variation.draw(teacher, generator)
+            batches = metagrad.draw(lesson, run.t, self.asked.data.train, generator)
             if i in self._mine:
+                lessons.append(lesson)
                 own.append(run)
                 drawn.append(batches)
             else:
-                run.t += metagrad.steps_per_update(teacher)
-        return zip(*(stacked(own, drawn) if metagrad.stacks else (own, drawn)))
+                run.t += metagrad.steps_per_update(lesson)
+        together = metagrad.stacks and variation is None
+        return zip(lessons, *(stacked(own, drawn) if together else (own, drawn)))
 
-    def differentiate(self, lessons: Iterable[tuple[StudentRun, Sequence]]) -> Tensor:
+    def differentiate(self, lessons: Iterable[tuple[Any, StudentRun, Sequence]]) -> Tensor:
         """The mean loss over all students, its gradient in the teacher: the same in every process."""
         asked = self.asked
         loss = torch.zeros((), device=asked.data.device)
-        for run, batches in lessons:
-            loss += asked.metagrad.differentiate(asked.teacher, run, asked.data.train, batches)
+        for lesson, run, batches in lessons:
+            loss += asked.metagrad.differentiate(lesson, run, asked.data.train, batches)
             if found := asked.metagrad.trouble():
                 self.trouble, loss = found, loss + math.inf  # which every process will see
         gradients = [p.grad for p in self.parameters if p.grad is not None]

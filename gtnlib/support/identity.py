@@ -58,11 +58,13 @@ def teacher_of(teacher) -> dict:
 # What an argument means where it is not named: in files written before it was there, or after it was
 # gone. By the end of its dotted name.
 FORMER = {
+    "lessons": None,
     "metagrad.estimate_every": 1,
     "metagrad.products": 8,
     "metagrad.residual": False,
     "metagrad.solver": "neumann",
     "metagrad.tolerance": 1e-3,
+    "metagrad.window": None,
     "start": "noise",
     "start_from_real": False,
     "teacher.final_rate": None,

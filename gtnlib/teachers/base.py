@@ -96,6 +96,10 @@ class Teacher(nn.Module):
         """What the images of this index are to be taken for: classes or probabilities."""
         return self.labels[index] if self.label_logits is None else self.label_logits[index].softmax(-1)
 
+    def transformed(self, images: Tensor, t: int) -> Tensor:
+        """Real images as those of step t are shown: unchanged, but in a `VariedLesson`."""
+        return images
+
     def reader(self) -> Callable[[int], tuple[Tensor, Tensor]]:
         """`batch` for many steps in a row: a batch that comes back is not made a second time."""
         if self.batches == self.steps:

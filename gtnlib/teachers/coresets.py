@@ -7,11 +7,13 @@ sees. Both methods choose per class, and the k-th chosen of every class come bef
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gtnlib.data.sets import Split
+from gtnlib.students.features import features_of
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.teachers.rates import check_sgd
 from gtnlib.teachers.teaching_set import TeachingSet
@@ -25,17 +27,8 @@ def pixels(split: Split) -> Tensor:
 @torch.no_grad()
 def penultimate(module: nn.Module, split: Split, batch_size: int = 1000) -> Tensor:
     """What the last `nn.Linear` of a network sees, (N, D). ValueError if it has none."""
-    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    if not linear:
-        raise ValueError("module has no linear layer whose input could be its features.")
-    seen: list[Tensor] = []
-    hook = linear[-1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    try:
-        for x in split.images.split(batch_size):
-            module(x)
-    finally:
-        hook.remove()
-    return torch.cat(seen)
+    return torch.cat([features_of(module, partial(module, x))
+                      for x in split.images.split(batch_size)])  # fmt: skip
 
 
 def k_centre(features: Tensor, labels: Tensor, per_class: int) -> Tensor:

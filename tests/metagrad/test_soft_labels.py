@@ -26,7 +26,7 @@ every_teacher = pytest.mark.parametrize("make_teacher", [pixels, generated])
 def dense_implicit(teacher, student, split, drawn):
     """−(∂L/∂w) (H + δ)⁻¹ ∂²f/∂w∂φ with the whole matrix H, by plain autograd."""
     run = train_student(teacher, StudentRun.start(student), teacher.steps)
-    steps, real = drawn
+    steps, real, _ = drawn
     batches = [teacher.batch(t) for t in steps]
 
     def f(w):
