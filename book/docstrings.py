@@ -12,12 +12,15 @@ from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import signature as signature_of
+from sphinx.util.inspect import stringify_signature
 
 import gtnlib
 
 PAGE = "book/reference"
 ENTRY = re.compile(r"(\w+(?:, \w+)*):(?: |$)")
 ANOTHER = re.compile(r"[.;] (?=\w+: )")  # entry on the same line
+CALL = re.compile(r"\(.*\)$", re.DOTALL)
 STRING = re.compile(r'"[\w.-]+"')
 RULE = re.compile(r"-{3,}$")
 
@@ -109,8 +112,11 @@ def rewrite(app, what, name, obj, options, lines) -> None:
     lines[:] = restructured(lines)
 
 
-def shorten(app, what, name, obj, options, signature, returns):
-    """A default that is made anew for every instance is no Python; Sphinx would read none of the line."""
+def sign(app, what, name, obj, options, signature, returns):
+    """A class is called as its __init__ says, whatever its __new__ takes; all defaults must be Python."""
+    if what == "class" and "__init__" in vars(obj):
+        signature = stringify_signature(signature_of(obj.__init__, bound_method=True),
+                                        show_return_annotation=False, unqualified_typehints=True)  # fmt: skip
     return signature and signature.replace("<factory>", "..."), returns
 
 
@@ -120,7 +126,7 @@ def link_first_uses(app, doctree) -> None:
     if app.env.docname == PAGE:
         return
     for literal in list(doctree.findall(nodes.literal)):
-        name = literal.astext().removesuffix("()")
+        name = CALL.sub("", literal.astext())
         context = literal.parent
         if name not in gtnlib.__all__ or name in linked or isinstance(context, nodes.title | nodes.reference):
             continue
@@ -144,7 +150,7 @@ def setup(app):
     app.setup_extension("sphinx.ext.autodoc")
     app.add_directive("room", Room)
     app.connect("autodoc-process-docstring", rewrite)
-    app.connect("autodoc-process-signature", shorten)
+    app.connect("autodoc-process-signature", sign)
     app.connect("doctree-read", link_first_uses)
     app.connect("missing-reference", find_public)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -97,11 +97,11 @@ def page(*texts: str) -> nodes.document:
 
 
 def test_the_first_mention_of_a_public_name_leads_to_the_reference():
-    document = page("fit", "fit()", "fit", "fitted", "Split")
+    document = page("fit", "fit(teacher, Unrolled())", "fit", "fitted", "Split")
     docstrings.link_first_uses(SimpleNamespace(env=SimpleNamespace(docname="page")), document)
     links = list(document.findall(pending_xref))
     assert [link["reftarget"] for link in links] == ["gtnlib.fit", "gtnlib.Split"]
-    assert [link.astext() for link in links] == ["fit()", "Split"]
+    assert [link.astext() for link in links] == ["fit(teacher, Unrolled())", "Split"]
     assert links[0].parent is document[1]
 
 
