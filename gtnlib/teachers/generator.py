@@ -73,6 +73,8 @@ class GeneratorTeacher(Teacher):
     generator: a network called as generator(noise (B, Z), labels (B,)); default `Generator`.
     hidden, channels: sizes of the default generator.
     seed: of the noise and of the default generator's weights.
+
+    All else is as for every `Teacher`.
     """
 
     outer_rate = 5e-3

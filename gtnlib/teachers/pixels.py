@@ -21,6 +21,15 @@ class PixelTeacher(Teacher):
 
     Image i has label i mod classes. Without `batch_size` every step uses all images; with it, the
     steps go through them in order, a batch at a time, around and around.
+
+    Parameters
+    ----------
+    images_per_class: number of images of every class.
+    steps: T, inner steps.
+    batch_size: images per step; default all of them.
+    seed: of the noise that the images are at first.
+
+    All else is as for every `Teacher`.
     """
 
     outer_rate = 1e-1
