@@ -21,6 +21,7 @@ from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.files import TEACHERS, load_teacher, rounded, save_teacher
 from gtnlib.teachers.generator import GeneratorTeacher
 from gtnlib.teachers.pixels import STARTS
+from gtnlib.teachers.varied import Variation
 
 METAGRADS = {kind.__name__: kind for kind in (Unrolled, Implicit, GradientMatching, DistributionMatching)}
 OWN = ("teacher", "metagrad", "student", "data", "seed", "progress", "callback", "checkpoint",
@@ -74,6 +75,7 @@ class Distillation(Experiment):
             check_arguments(f"{kind}_args", getattr(self, f"{kind}_args"), found, own)
         check_arguments("fit_args", self.fit_args, fit, OWN)
         check_count("outer_steps in fit_args", self.fit_args.get("outer_steps"))
+        Variation.of(self.fit_args.get("lessons"))
         check_choice("data", self.data, STATISTICS)
         check_count("seed", self.seed, 0)
         check_count("teacher_seeds", self.teacher_seeds)

@@ -1,4 +1,4 @@
-"""What the three meta-gradients share: to draw what is random, and then to differentiate."""
+"""What all meta-gradients share: to draw what is random, and then to differentiate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from gtnlib.inner.step import StudentRun
 
 
 class MetaGradient:
-    """Called as metagrad(teacher, run, split, generator), once per student and outer step.
+    """Called as metagrad(teacher, run, split, generator), once per student and outer step. `teacher` is a
+    `Teacher`, or a `VariedLesson` of one.
 
     Draws are apart from gradients so that `fit` can make every draw in one order, and share the
     gradients out among stacked students or processes.

@@ -47,7 +47,7 @@ def fit(
     seed: of students, real batches and fresh noise. The caller's random state is not touched.
     students_per_step: average the meta-gradient over this many students; under `torchrun`, a
         multiple of the number of processes.
-    rate: of Adam, for images or generator; default teacher.outer_rate.
+    rate: of Adam, for images or generator, and learned labels; default teacher.outer_rate.
     rates_rate: of Adam, for the logarithms of the inner rates and the logits of the momenta.
     final_rate: what cosine decay leaves of both at the end, as a fraction.
     clip: limit the gradient's norm to this multiple of its running mean; None for no limit.

@@ -328,6 +328,7 @@ def test_other_bad_values_are_one_error(capsys, command, recorded):
     ({"student": "Convnet"}, ValueError, "student is 'Convnet'.*Did you mean 'ConvNet'"),
     ({"data": "minst"}, ValueError, "data is 'minst'.*Did you mean 'mnist'"),
     ({"fit_args": {"outer_step": 3}}, ValueError, "a name in fit_args is 'outer_step'.*'outer_steps'"),
+    ({"fit_args": {"outer_steps": 1, "lessons": {}}}, ValueError, "lessons vary in nothing"),
     ({"fit_args": {"seed": 3}}, ValueError, "a name in fit_args is 'seed'"),
     ({"fit_args": {}}, TypeError, "outer_steps in fit_args must be a whole number, got None"),
     ({"teacher_args": {"step": 3}}, ValueError, "a name in teacher_args is 'step'.*'steps'"),
@@ -396,3 +397,19 @@ def test_pixels_start_where_the_distillation_says(start, toy):
     assert torch.equal(teacher, again) and torch.equal(teacher, other) == (start in ("herding", "k_centre"))
     real = [bool((toy.train.images == image).flatten(1).all(1).any()) for image in teacher]
     assert real == [start != "noise"] * 6
+
+
+def test_a_distillation_of_every_new_kind_is_run_and_checked(toy, tmp_path, monkeypatch):
+    """What it was asked for is plain JSON: lists of rates, a table of lessons."""
+    monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
+    one = Distillation(
+        "toy-varied", "tiny", "PixelTeacher",
+        {"images_per_class": 2, "steps": 3, "rate": [0.1, 0.05, 0.02], "learn_labels": True}, "Unrolled",
+        {"real_batch_size": 16, "window": 2}, "MLP", {"widths": [8]},
+        {"outer_steps": 4, "lessons": {"augment": True, "length": [2, 4]}}, start="k_centre",
+    )  # fmt: skip
+    context = Context(tmp_path, torch.device("cpu"), progress=False)
+    record = one.run(context)
+    assert not differences(Record.load(one.record_path(tmp_path)).configuration, one.configuration())
+    assert one.check(record, context, students=3).passed
+    assert load_teacher(one.teacher_path(tmp_path)).teaching_set().soft
