@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gtnlib.data.scale import Scale
 from gtnlib.data.sets import Dataset, Split, check_device, default_device
 from gtnlib.support.errors import DataError, check_choice, check_path
 from gtnlib.support.files import LIMIT
@@ -104,6 +105,7 @@ def _to_dataset(name, device, images, labels, test_images, test_labels) -> Datas
         train=split(images[:cut], labels[:cut]),
         validation=split(images[cut:], labels[cut:]),
         test=split(test_images, test_labels),
+        scale=Scale(name, *STATISTICS[name]),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gtnlib.data.border import as_images, as_labels
+from gtnlib.data.scale import Scale
 from gtnlib.support.errors import check_choice, check_count, check_kind
 
 PARTS = ("train", "validation", "test")
@@ -140,13 +141,15 @@ class Split:
 class Dataset:
     """A data set in three parts: `train`, `validation` (held out of the training file), `test`.
 
-    A part that nothing may look at is None, but for `train`.
+    A part that nothing may look at is None, but for `train`. scale: how the images were normalised, if
+    that is known.
     """
 
     name: str
     train: Split
     validation: Split | None
     test: Split | None
+    scale: Scale | None = None
 
     def __post_init__(self):
         for part in PARTS:

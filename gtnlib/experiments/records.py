@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from gtnlib.data.load import STATISTICS
+from gtnlib.data.scale import Scale
 from gtnlib.support.errors import DataError, check_path
 from gtnlib.support.files import read_json, sealed, write_whole
 from gtnlib.teachers.files import load_teacher
@@ -121,7 +123,10 @@ def recorded(name: str) -> Record:
 
 def recorded_teacher(name: str, device: str | torch.device = "cpu"):
     """The first teacher of a distillation whose record comes with the package."""
-    return load_teacher(RECORDED / f"{name}.safetensors").to(device)
+    teacher = load_teacher(RECORDED / f"{name}.safetensors").to(device)
+    data = recorded(name).configuration["data"]
+    teacher.scale = teacher.scale or Scale(data, *STATISTICS[data])  # older files do not have it
+    return teacher
 
 
 def shipped(folder: Path = RECORDED) -> list[str]:

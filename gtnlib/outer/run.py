@@ -43,6 +43,7 @@ class Run:
         self.first = ranks.rank == 0
         self._check_processes(checkpoint)
         teacher = asked.teacher.to(asked.data.device)
+        teacher.scale = asked.data.scale
         with torch.no_grad():
             ranks.agree([*teacher.parameters(), *teacher.buffers()])
         groups = teacher.parameter_groups(asked.rate, asked.rates_rate)

@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from gtnlib.data.scale import Scale
 from gtnlib.support.errors import check_count, check_shape
 from gtnlib.teachers.rates import check_sgd
 from gtnlib.teachers.teaching_set import TeachingSet
@@ -43,6 +44,7 @@ class Teacher(nn.Module):
     # What Adam does well with, for images or generator and for log-rates; see `fit`.
     outer_rate = 1e-2
     arguments: dict
+    scale: Scale | None = None  # of the data, told by `fit`
     batches: int
     labels: Tensor
     label_logits: nn.Parameter | None
@@ -128,7 +130,7 @@ class Teacher(nn.Module):
         labels = self._targets(...).flatten(0, self.labels.ndim - 1)
         return TeachingSet(
             images.detach().cpu(), labels.cpu(), order.cpu(), self.log_rate.exp().cpu(),
-            self.momentum_logit.sigmoid().cpu(), self.weight_decay,
+            self.momentum_logit.sigmoid().cpu(), self.weight_decay, self.scale,
         )  # fmt: skip
 
     def teaching_set(self, generator: torch.Generator | None = None) -> TeachingSet:
@@ -140,6 +142,7 @@ class Teacher(nn.Module):
 
         It holds images (N, C, H, W), labels (N,) int64 or, if they are learned, probabilities (N, classes),
         order (T, B) int64 (the images of every step), rate (T,), momentum (T,) and weight_decay, in the
-        teacher's type, float32 or float64.
+        teacher's type, float32 or float64. Of a teacher that `fit` has trained there are also the name of
+        the data set, and mean and std of its pixels.
         """
         self.teaching_set(generator).save(path)

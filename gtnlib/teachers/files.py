@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from gtnlib.data.border import check_finite
+from gtnlib.data.scale import Scale
 from gtnlib.support.errors import DataError, check_path
 from gtnlib.support.files import check_alike, fill, read_tensors, write_tensors
 from gtnlib.teachers.generator import Generator, GeneratorTeacher
@@ -51,7 +52,8 @@ def save_teacher(teacher, path: str | os.PathLike) -> None:
     tensors = {name: value.half() if value.is_floating_point() and name not in PRECISE else value
                for name, value in teacher.state_dict().items()}  # fmt: skip
     arguments["shape"] = list(arguments["shape"])
-    write_tensors(path, "teacher", tensors, {"class": kind, "arguments": arguments})
+    scale = {} if teacher.scale is None else {"scale": list(vars(teacher.scale).values())}
+    write_tensors(path, "teacher", tensors, {"class": kind, "arguments": arguments, **scale})
 
 
 def load_teacher(path: str | os.PathLike):
@@ -69,6 +71,7 @@ def load_teacher(path: str | os.PathLike):
             check_alike(build().state_dict(), tensors, path)
         teacher = build().float()
         check_values(teacher, tensors)
+        teacher.scale = Scale(*state["scale"]) if "scale" in state else None
     except DataError:
         raise
     except Exception as error:  # whatever a constructor raises for arguments of any kind

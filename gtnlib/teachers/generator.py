@@ -151,4 +151,5 @@ class GeneratorTeacher(Teacher):
         pixels.log_rate.copy_(self.log_rate)
         pixels.momentum_logit.copy_(self.momentum_logit)
         pixels.momentum_logit.requires_grad_(self.momentum_logit.requires_grad)
+        pixels.scale = self.scale
         return pixels

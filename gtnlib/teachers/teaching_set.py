@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gtnlib.data.border import as_images, as_targets, as_tensor, check_finite
+from gtnlib.data.scale import Scale
 from gtnlib.support.errors import DataError, check_number, check_path
 from gtnlib.support.files import VERSION, check_digest, digest_of, read_arrays, write_whole
 
@@ -29,6 +30,7 @@ class TeachingSet:
     order: (T, B) int64, the indices of the images of every step.
     rate, momentum: (T,), of every step, rate ≥ 0 and 0 ≤ momentum ≤ 1.
     weight_decay: of all steps.
+    scale: how the images were normalised, if that is known.
 
     Numpy arrays and other types of number are converted. Raises TypeError or ValueError for what cannot
     be, and for values that are impossible or not finite.
@@ -40,6 +42,7 @@ class TeachingSet:
     rate: Tensor
     momentum: Tensor
     weight_decay: float = 0.0
+    scale: Scale | None = None
 
     def __post_init__(self):
         images = as_images(self.images)
@@ -104,17 +107,31 @@ class TeachingSet:
     def _tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ARRAYS}
 
+    def pixels(self) -> Tensor:
+        """The images with pixels from 0 to 1, what they have beyond cut off. ValueError without a `scale`."""
+        if self.scale is None:
+            raise ValueError("it is not known how the images were normalised: scale is None.")
+        return self.scale.pixels(self.images)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write an .npz of plain arrays, in one move, so that no half-written file is left.
 
-        Beside the set it holds the version of the format and the SHA-256 of the content.
+        Beside the set it holds the version of the format and the SHA-256 of the content; and, if they are
+        known, the name of the data set, mean and std.
         """
         tensors = {name: t.cpu().contiguous() for name, t in self._tensors().items()}
-        buffer, digest = io.BytesIO(), digest_of(tensors, self.weight_decay)
+        buffer, digest = io.BytesIO(), digest_of(tensors, self._state())
         arrays: dict[str, Any] = {name: t.numpy() for name, t in tensors.items()}
         arrays |= {"weight_decay": self.weight_decay, "version": VERSION, "sha256": digest}
+        if self.scale is not None:
+            arrays |= {"dataset": self.scale.name, "mean": self.scale.mean, "std": self.scale.std}
         np.savez_compressed(buffer, **arrays)
         write_whole(path, buffer.getvalue())
+
+    def _state(self):
+        """What a file's digest is of, beside the tensors; without a scale, as it was before there was any."""
+        scale = self.scale
+        return [self.weight_decay, *vars(scale).values()] if scale is not None else self.weight_decay
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> TeachingSet:
@@ -124,10 +141,14 @@ class TeachingSet:
             arrays = read_arrays(path)
             tensors = {name: torch.from_numpy(arrays[name]) for name in ARRAYS}
             decay = arrays["weight_decay"].item()
+            scale = None
+            if "dataset" in arrays:
+                scale = Scale(arrays["dataset"].item(), arrays["mean"].tolist(), arrays["std"].tolist())
+            made = cls(**tensors, weight_decay=decay, scale=scale)
             if arrays.keys() - {*ARRAYS, "weight_decay"}:
-                found = digest_of(tensors, decay)
+                found = digest_of(tensors, made._state())
                 check_digest(arrays["version"].item(), arrays["sha256"].item(), found)
-            return cls(**tensors, weight_decay=decay)
+            return made
         except FileNotFoundError:
             raise
         except Exception as error:  # zipfile and numpy raise a dozen kinds for files of another kind
