@@ -45,32 +45,43 @@ class Unrolled(MetaGradient):
     window: M, to go through a random window of M steps only, drawn for every student: the steps before
         it are taken without a graph, the real loss is that within it, and its end is the end of the
         lesson (RaT-BPTT, Feng et al. 2023). None for all T steps.
+    loss_steps: of "every", the mean over this many steps only, drawn anew each time; over the draws it
+        has the same mean.
     """
 
     def __init__(self, checkpoint: bool | int = True, loss_at: str = "every", real_batch_size: int = 256,
-                 window: int | None = None):  # fmt: skip
+                 window: int | None = None, loss_steps: int | None = None):  # fmt: skip
         whole = isinstance(checkpoint, bool)
         self.checkpoint = checkpoint if whole else check_count("checkpoint", checkpoint)
         self.loss_at = check_choice("loss_at", loss_at, ("every", "last"))
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
         self.window = None if window is None else check_count("window", window)
-        self.stacks = window is None  # students side by side share their steps
+        if loss_steps is not None and loss_at == "last":
+            raise ValueError(f"loss_steps is {loss_steps}, but loss_at is 'last': use loss_at='every'.")
+        self.loss_steps = None if loss_steps is None else check_count("loss_steps", loss_steps)
+        self.stacks = window is loss_steps is None  # students side by side share their steps
 
     def check_length(self, steps: int) -> None:
         if self.window is not None and self.window > steps:
             raise ValueError(f"window is {self.window}, but a lesson can have {steps} steps only.")
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> list:
-        """All that is random in a call: of every scored step, the real batch as (indices, labels); before
-        them, if there is a window, the step where it begins.
+        """All that is random in a call: of every step that may be scored, up to the last one, the real
+        batch as (indices, labels), or None if it is not scored; before them, if there is a window, the
+        step where it begins.
         """
         self.check_length(teacher.steps)
         steps = self.window or teacher.steps
         first = [] if self.window is None else [
             int(torch.randint(teacher.steps - steps + 1, (), generator=generator, device=generator.device))
         ]  # fmt: skip
-        scored = steps if self.loss_at == "every" else 1
-        return [*first, *(split.draw(self.real_batch_size, generator) for _ in range(scored))]
+        last = steps if self.loss_at == "every" else 1
+        scored = [*range(last)]
+        if self.loss_steps is not None:
+            order = torch.randperm(last, generator=generator, device=generator.device)
+            scored = order[: self.loss_steps].tolist()
+        return first + [split.draw(self.real_batch_size, generator) if k in scored else None
+                        for k in range(last)]  # fmt: skip
 
     def differentiate(self, teacher, run: StudentRun, split: Split, drawn: list) -> Tensor:
         """Add the hypergradient to the .grad of the teacher's parameters; return the real loss (0-d).
@@ -86,7 +97,7 @@ class Unrolled(MetaGradient):
                 batch_at = teacher.reader()
                 for t in range(start):
                     run.w, run.m = _step(run.student, teacher, run.w, run.m, t, batch_at(t))
-        real = dict(zip(reversed(steps), reversed(drawn)))
+        real = {t: batch for t, batch in zip(reversed(steps), reversed(drawn)) if batch is not None}
         run.t += steps.stop
         if self.checkpoint is True:
             return self._recomputed(teacher, run, split, real, steps)
@@ -119,11 +130,12 @@ class Unrolled(MetaGradient):
                         objective = objective + losses[-1] / len(real)
                 for s, adjoint in zip((w, m), adjoints):
                     objective = objective + (s * adjoint).sum()
-                objective.backward()
+                if objective.requires_grad:  # or nothing is scored in this block or after it
+                    objective.backward()
+                    adjoints = [leaf.grad for leaf in leaves]
             losses = [value.detach() for value in losses]
-            if not adjoints:
+            if start == starts[-1]:
                 run.w, run.m = w.detach(), m.detach()
-            adjoints = [leaf.grad for leaf in leaves]
         return torch.stack(losses).mean()
 
     def _recomputed(self, teacher, run: StudentRun, split: Split, real: dict, steps: range) -> Tensor:
@@ -140,7 +152,8 @@ class Unrolled(MetaGradient):
 
         adjoint_w, adjoint_m, losses = torch.zeros_like(run.w), torch.zeros_like(run.m), []
         pending: dict[int, list[Tensor]] = {}  # of batches: adjoints of images and, if soft, labels
-        for k, t in reversed([*enumerate(steps)]):
+        scored = [(k, t) for k, t in enumerate(steps) if t <= max(real)]  # nothing comes back from later
+        for k, t in reversed(scored):
             # A batch that comes back is pulled back once, where all its adjoints are in.
             first = k < teacher.batches
             (x, y), (rate, momentum) = teacher.batch(t) if first else batch_at(t), teacher.rates(t)

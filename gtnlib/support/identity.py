@@ -60,6 +60,7 @@ def teacher_of(teacher) -> dict:
 FORMER = {
     "lessons": None,
     "metagrad.estimate_every": 1,
+    "metagrad.loss_steps": None,
     "metagrad.products": 8,
     "metagrad.residual": False,
     "metagrad.solver": "neumann",

@@ -1,6 +1,7 @@
 """The unrolled meta-gradient is exact: against finite differences and against plain autograd."""
 
 import weakref
+from itertools import combinations
 
 import pytest
 import torch
@@ -172,6 +173,38 @@ def test_only_what_learns_gets_a_gradient(checkpoint, flat64, tiny):
     Unrolled(checkpoint)(teacher, StudentRun.start(student), tiny, torch.Generator().manual_seed(0))
     assert teacher.log_rate.grad is teacher.momentum_logit.grad is teacher.noise.grad is None
     assert all(p.grad is not None for p in teacher.generator.parameters())
+
+
+@pytest.mark.parametrize("checkpoint", [True, False, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+@pytest.mark.parametrize("make_teacher", [pixels, generated])
+def test_the_loss_at_drawn_steps_has_the_mean_of_that_at_all(make_teacher, count, checkpoint, flat64, tiny):
+    """Over all sets of steps, with the same real batch at each step; and one call is not the mean."""
+    student, teacher = flat64(lambda: ConvNet(SHAPE, CLASSES, 3, 1, activation="tanh")), make_teacher()
+    metagrad = Unrolled(checkpoint, "every", REAL, loss_steps=count)
+    batches = Unrolled(real_batch_size=REAL).draw(teacher, 0, tiny, torch.Generator().manual_seed(0))
+
+    def found(drawn):
+        teacher.zero_grad()
+        loss = metagrad.differentiate(teacher, StudentRun.start(student), tiny, drawn)
+        return torch.cat([loss[None], *(p.grad.flatten() for p in teacher.parameters() if p.requires_grad)])
+
+    sets = list(combinations(range(4), min(count, 4)))
+    each = [found([b if t in chosen else None for t, b in enumerate(batches)]) for chosen in sets]
+    wanted = found(batches)
+    assert relative(sum(each) / len(each), wanted) < 1e-12
+    assert len(sets) == 1 or relative(each[0], wanted) > 1e-3
+
+
+def test_steps_are_drawn_anew_each_as_often(tiny):
+    generator, teacher = torch.Generator().manual_seed(0), pixels()
+    drawn = [
+        Unrolled(real_batch_size=REAL, loss_steps=2).draw(teacher, 0, tiny, generator) for _ in range(400)
+    ]
+    chosen = [tuple(t for t, batch in enumerate(one) if batch is not None) for one in drawn]
+    assert {len(steps) for steps in chosen} == {2} and len(set(chosen)) == 6
+    counts = torch.bincount(torch.tensor(chosen).flatten())
+    assert counts.tolist() == pytest.approx([200] * 4, abs=40)  # four standard deviations
 
 
 @pytest.mark.parametrize("checkpoint, most", [(True, 1), (False, 12)])

@@ -22,6 +22,7 @@ METAGRADS = {
     "unrolled": partial(Unrolled, real_batch_size=16),
     "implicit": partial(Implicit, neumann_terms=2, damping=5.0, batches=2, real_batch_size=16),
     "warm": partial(Implicit, neumann_terms=2, damping=5.0, updates_per_student=3, real_batch_size=16),
+    "drawn": partial(Unrolled, real_batch_size=16, loss_steps=2),
     "stochastic": partial(
         Implicit, 3, damping=5.0, real_batch_size=16, solver="stochastic-neumann", estimate_every=3
     ),
