@@ -18,6 +18,7 @@ from gtnlib.experiments import EXPERIMENTS, Context, Experiment
 from gtnlib.experiments.records import RECORDED, Record, shipped
 from gtnlib.experiments.table import table
 from gtnlib.support.errors import DataError, DivergenceError, check_choice
+from gtnlib.support.jobs import Pool
 
 COMMAND = "python -m gtnlib.experiments"
 COMMANDS = ("list", "show", "run", "check", "table")
@@ -44,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="go on with what lies in DIR")
     run.add_argument("--workers", type=int, default=1, metavar="N",
                      help="processes for a comparison or search, by joblib; default: 1")  # fmt: skip
+    run.add_argument("--backend", default="loky", help="dask or ray: measure on a cluster that runs already")
+    run.add_argument("--address", metavar="URL", help="of the cluster: tcp://host:8786, or auto for ray")
     check = command("check", "train fresh students on the recorded teacher and compare")
     device(check)
     check.add_argument("--out", type=Path, default=None, metavar="DIR", help="default: the shipped records")
@@ -68,7 +71,8 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
         if asked.command == "show":
             return _show(experiment, folder)
         if asked.command == "run":
-            context = Context(asked.out, _device(asked.device), teachers=folder, workers=asked.workers)
+            pool = Pool(asked.workers, asked.backend, asked.address)
+            context = Context(asked.out, _device(asked.device), teachers=folder, pool=pool)
             return _run(experiment, context, asked.resume)
         context = Context(asked.out or folder, _device(asked.device), teachers=folder)
         return _check(experiment, context, asked.students)

@@ -18,21 +18,21 @@ from gtnlib.experiments.records import RECORDED, Record
 from gtnlib.support.errors import DataError, check_choice, check_number
 from gtnlib.support.files import read_json, sealed, write_whole
 from gtnlib.support.identity import differences, plain
+from gtnlib.support.jobs import Pool
 
 
 @dataclass(frozen=True)
 class Context:
     """Where an experiment runs: its output folder, the device, and whether to show progress.
 
-    teachers: folder of the recorded teachers it needs. workers: processes, where there are many
-    measurements.
+    teachers: folder of the recorded teachers it needs. pool: who measures, where that is much.
     """
 
     folder: Path
     device: torch.device = field(default_factory=default_device)
     progress: bool = True
     teachers: Path = RECORDED
-    workers: int = 1
+    pool: Pool = Pool()
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def choose(options: Mapping[str, Sequence[dict]], measure: Callable[[dict], dict
     """
     jobs = {f"{name}-{i:02}": job for name, some in options.items() if len(some) > 1
             for i, job in enumerate(some)}  # fmt: skip
-    found = run_jobs(jobs, measure, folder, context.workers, context.progress)
+    found = run_jobs(jobs, measure, folder, context.pool, context.progress)
     accuracy = {name: [found[f"{name}-{i:02}"]["accuracy"]["validation"] for i in range(len(some))]
                 for name, some in options.items() if len(some) > 1}  # fmt: skip
     place = dict.fromkeys(options, 0)

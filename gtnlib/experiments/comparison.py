@@ -77,7 +77,7 @@ class Comparison(Experiment):
         tally.write()
         finals = {f"{i:04}": self._job(cell, chosen[i], range(self.seeds), ["test"], context.teachers)
                   for i, cell in enumerate(cells)}  # fmt: skip
-        found = run_jobs(finals, carry_out, work / "test", context.workers, context.progress)
+        found = run_jobs(finals, carry_out, work / "test", context.pool, context.progress)
         places = product(*(range(len(axis)) for axis in (self.sources, self.students, self.steps)))
         return tally.record(
             seeds={"choice": list(SELECTION_SEEDS), "evaluation": list(range(self.seeds))},

@@ -136,7 +136,7 @@ class Judgement(Experiment):
             f"{name}-{seed:02}": self._job(lessons, some[choice.place[name]], [seed], "test", folder)
             for name, (lessons, _, some) in cells.items() for seed in self._seeds(name)
         }  # fmt: skip
-        found = run_jobs(finals, carry_out, work / "test", context.workers, context.progress)
+        found = run_jobs(finals, carry_out, work / "test", context.pool, context.progress)
         results, total = {}, choice.seconds
         for name, (_, count, _) in cells.items():
             students = [found[f"{name}-{seed:02}"] for seed in self._seeds(name)]

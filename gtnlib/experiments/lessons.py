@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.students.space import Architecture
 from gtnlib.students.vit import VisionTransformer
 from gtnlib.support.errors import check_choice, check_count
-from gtnlib.support.files import digest_of, read_tensors
+from gtnlib.support.files import digest_of, parse_tensors, read_tensors
 from gtnlib.teachers.coresets import METHODS as CORESETS
 from gtnlib.teachers.coresets import coreset
 from gtnlib.teachers.files import load_teacher
@@ -123,15 +124,15 @@ def job(student, lessons: Lessons, recipe: Recipe | Protocol, seeds, splits, dat
     return made
 
 
-def measure(job: dict, build, folder: Path, device: str) -> dict:
+def measure(job: dict, build, device: str, teacher: bytes = b"") -> dict:
     """Carry a job out: accuracies by split, and seconds of training, one per seed.
 
-    build: from the job's student to what makes one.
+    build: from the job's student to what makes one. teacher: the content of the recorded one's file.
     """
     data, given = _data(job["data"], device), job["recipe"]
     recipe = protocol(given) if "epochs" in given else Recipe(**given)
     steps = recipe.steps if isinstance(recipe, Recipe) else 1
-    lessons = _built(Lessons(**job["lessons"]), job["data"], steps, folder, device)
+    lessons = _built(Lessons(**job["lessons"]), job["data"], steps, teacher, device)
     found = score(lessons, build(job["student"]), data, recipe, job["seeds"], job["splits"], job["images"])
     accuracy = {split: list(values) for split, values in found.accuracy.items()}
     return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps,
@@ -144,9 +145,32 @@ def protocol(given: Mapping) -> Protocol:
     return Protocol(**{**given, "augment": augment and Augment(**augment)})
 
 
-def measuring(context: Context, build) -> Callable[[dict], dict]:
+@dataclass(frozen=True)
+class Measuring:
+    """`measure` with the teachers of a folder and on a device; a worker elsewhere needs no such folder."""
+
+    build: Callable
+    folder: Path
+    device: str
+
+    def __call__(self, job: dict) -> dict:
+        return self.portable(job)(job)
+
+    def portable(self, job: dict) -> Callable[[dict], dict]:
+        """The same for this job alone, its teacher inside. ValueError if that has changed since."""
+        carry_out = partial(measure, build=self.build, device=self.device)
+        if "sha256" not in job:
+            return carry_out
+        path = self.folder / f"{job['lessons']['source']}.safetensors"
+        content = path.read_bytes()
+        if digest_of(*parse_tensors(content, "teacher", path)) != job["sha256"]:
+            raise ValueError(f"{path} has changed since this run began. Start it again with another --out.")
+        return partial(carry_out, teacher=content)
+
+
+def measuring(context: Context, build) -> Measuring:
     """`measure` with the teachers and on the device of a context."""
-    return partial(measure, build=build, folder=context.teachers, device=str(context.device))
+    return Measuring(build, context.teachers, str(context.device))
 
 
 @lru_cache(maxsize=2)
@@ -155,5 +179,8 @@ def _data(name: str, device: str) -> Dataset:
 
 
 @lru_cache(maxsize=8)
-def _built(lessons: Lessons, data: str, steps: int, folder: Path, device: str):
-    return lessons.build(_data(data, device), steps, folder)
+def _built(lessons: Lessons, data: str, steps: int, teacher: bytes, device: str):
+    with TemporaryDirectory() as folder:
+        if lessons.recorded:
+            Path(folder, f"{lessons.source}.safetensors").write_bytes(teacher)
+        return lessons.build(_data(data, device), steps, Path(folder))

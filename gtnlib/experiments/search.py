@@ -80,7 +80,7 @@ class Search(Experiment):
     def run(self, context: Context) -> Record:
         tally, work = Tally(self, context), self.work_folder(context.folder)
         found = run_jobs(dict(self._jobs(context.teachers)), measuring(context, build), work / "candidates",
-                         context.workers, context.progress)  # fmt: skip
+                         context.pool, context.progress)  # fmt: skip
 
         def table(parts: list[list[dict]], split: str) -> list[list[float]]:
             return [[value for part in row for value in part["accuracy"][split]] for row in parts]

@@ -12,8 +12,9 @@ import time
 from torch import Tensor
 
 from gtnlib.support.errors import DataError, check_number, check_path
-from gtnlib.support.files import read_tensors, write_tensors
+from gtnlib.support.files import parse_tensors, read_whole, write_tensors
 from gtnlib.support.identity import differences, plain
+from gtnlib.support.processes import Ranks
 
 
 class Checkpoint:
@@ -37,14 +38,18 @@ class Checkpoint:
         self._latest: tuple[dict[str, Tensor], dict] | None = None
         self._written = time.monotonic()
 
-    def read(self) -> tuple[dict[str, Tensor], dict] | None:
-        """What the file holds, or None if there is none.
+    def read(self, ranks: Ranks) -> tuple[dict[str, Tensor], dict] | None:
+        """What the file of the first process holds, or None if there is none.
 
         Raises DataError if it is damaged or no checkpoint, ValueError if it is of another run.
         """
-        if self.path is None or not self.path.exists():
+        content = None
+        if self.path and ranks.rank == 0 and self.path.exists():
+            content = read_whole(self.path, "checkpoint")
+        content = ranks.share(content)
+        if content is None or self.path is None:
             return None
-        tensors, state = read_tensors(self.path, "checkpoint")
+        tensors, state = parse_tensors(content, "checkpoint", self.path)
         stored, training = state.get("configuration"), state.get("training")
         if not isinstance(stored, dict) or not isinstance(training, dict):
             raise DataError(f"{self.path} is not a checkpoint, or is damaged. Remove it, or name another.")

@@ -66,8 +66,8 @@ def fit(
         there already, training goes on from it, and on a CPU, with as many threads, ends with the
         same teacher and history, seconds aside, bit for bit as if it had never stopped; a run that
         was finished just gives them back. A step is whole once `callback` has returned, so what
-        was interrupted in the midst of one begins that step anew. Under `torchrun` the first
-        process writes, all read, and every student must serve a single outer step.
+        was interrupted in the midst of one begins that step anew. Under `torchrun` only the first
+        process reads and writes it, and every student must serve a single outer step.
     checkpoint_seconds: write it after the first outer step that ends so long after the last write;
         also at the start, at the end, and when interrupted or diverged.
 
@@ -82,7 +82,8 @@ def fit(
         without bound; the teacher stays as the last good update left it, the message says which step
         that was and what to change, and the error carries the history.
     DataError: the checkpoint is damaged or none. ValueError: it is of another run. OSError: it
-        cannot be written; the old one stays. None of them changes the file.
+        cannot be written; the old one stays. None of them changes the file. ConnectionError: under
+        `torchrun` another process has ended; the teacher is as the last whole update left it.
     """
     asked = Arguments(
         teacher, metagrad, student, data, outer_steps, seed, students_per_step, rate, rates_rate, final_rate,

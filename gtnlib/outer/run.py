@@ -82,7 +82,7 @@ class Run:
     def opened(self) -> Iterator[None]:
         """Begin, or go on from the checkpoint; show the bar; keep the checkpoint; end when interrupted."""
         asked, training, file = self.asked, self.training, self.file
-        saved = file.read()
+        saved = file.read(self.ranks)
         done = 0 if saved is None else len(saved[1].get("records", ()))
         self.bar = progress_bar(asked.outer_steps, type(asked.metagrad).__name__, self.show, done)
         with self.bar, tensor_cores(asked.precision), file if self.first else contextlib.nullcontext():

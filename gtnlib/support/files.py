@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -105,31 +106,45 @@ def read_tensors(path: str | os.PathLike, kind: str) -> tuple[dict[str, Tensor],
 
     Raises DataError if the file is damaged or anything else, FileNotFoundError if there is none.
     """
+    return parse_tensors(read_whole(path, kind), kind, path)
+
+
+def read_whole(path: str | os.PathLike, kind: str) -> bytes:
+    """The content of a file. DataError if it cannot be read, FileNotFoundError if there is none."""
     path = check_path("path", path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            new = metadata.keys() == {"gtnlib"}
-            if not new and metadata.keys() != {"format", "state"}:
-                raise ValueError("it was not written by gtnlib as one")
-            header = json.loads(metadata["gtnlib"], parse_constant=no_constant) if new else metadata
-            if header.get("format") != f"gtnlib {kind}":
-                raise ValueError("it was not written by gtnlib as one")
-            state = header["state"] if new else json.loads(header["state"], parse_constant=no_constant)
-            if not isinstance(state, dict):
-                raise TypeError("its state is not a table of names and values")
-            # Copies, since results of matrix products can depend on where a tensor lies in memory.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-            if new:
-                check_digest(header["version"], header["sha256"], digest_of(tensors, state))
-            return tensors, state
+        return path.read_bytes()
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError,
-            RecursionError) as error:  # fmt: skip
-        raise DataError(
-            f"{path} is not a {kind}, or is damaged: {error}. Remove it, or name another file."
-        ) from error
+    except OSError as error:
+        raise _damaged(path, kind, error) from error
+
+
+def parse_tensors(content: bytes, kind: str, path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """`read_tensors`, given the content of the file. Raises DataError if that is damaged."""
+    try:
+        # Copies, since results of matrix products can depend on where a tensor lies in memory.
+        tensors = {name: tensor.clone() for name, tensor in from_bytes(content).items()}
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+        new = metadata.keys() == {"gtnlib"}
+        if not new and metadata.keys() != {"format", "state"}:
+            raise ValueError("it was not written by gtnlib as one")
+        header = json.loads(metadata["gtnlib"], parse_constant=no_constant) if new else metadata
+        if header.get("format") != f"gtnlib {kind}":
+            raise ValueError("it was not written by gtnlib as one")
+        state = header["state"] if new else json.loads(header["state"], parse_constant=no_constant)
+        if not isinstance(state, dict):
+            raise TypeError("its state is not a table of names and values")
+        if new:
+            check_digest(header["version"], header["sha256"], digest_of(tensors, state))
+        return tensors, state
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, kind, error) from error
+
+
+def _damaged(path: str | os.PathLike, kind: str, error: Exception) -> DataError:
+    return DataError(f"{path} is not a {kind}, or is damaged: {error}. Remove it, or name another file.")
 
 
 def fill(targets: dict[str, Tensor], source: dict[str, Tensor], path: str | os.PathLike) -> None:

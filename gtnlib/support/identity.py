@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -98,3 +100,12 @@ def differences(stored: Mapping, given: Mapping) -> list[str]:
         for name in dict.fromkeys([*here, *there])
         if name not in there or name not in here or there[name] != here[name]
     ]
+
+
+@functools.cache
+def code() -> dict[str, str]:
+    """What computes here: the version of torch, and a digest of every line of this package."""
+    package, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return {"torch": torch.__version__, "gtnlib": digest.hexdigest()[:12]}

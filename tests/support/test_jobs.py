@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from gtnlib import DataError
-from gtnlib.support.jobs import run_jobs
+from gtnlib.support.jobs import Pool, run_jobs
 
 JOBS = {f"{n:04}": {"n": n} for n in range(6)}
 SQUARES = {f"{n:04}": {"square": n * n} for n in range(6)}
 KILLED = """
 import os, signal, sys
-from gtnlib.support.jobs import run_jobs
+from gtnlib.support.jobs import Pool, run_jobs
 def measure(job):
     if job["n"] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -41,13 +41,13 @@ def test_a_kill_loses_only_the_job_under_way(tmp_path):
 
 def test_several_processes_give_the_same(tmp_path):
     pytest.importorskip("joblib")
-    assert run_jobs(JOBS, square, tmp_path, workers=2, progress=False) == SQUARES
+    assert run_jobs(JOBS, square, tmp_path, Pool(2), progress=False) == SQUARES
 
 
 def test_workers_without_joblib_are_one_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "joblib", None)
-    with pytest.raises(ValueError, match="workers is 2, which needs joblib"):
-        run_jobs(JOBS, square, tmp_path, workers=2, progress=False)
+    with pytest.raises(ValueError, match="joblib cannot be imported.*gtnlib.parallel"):
+        run_jobs(JOBS, square, tmp_path, Pool(2), progress=False)
 
 
 def test_results_of_another_job_are_not_mixed_in(tmp_path):
