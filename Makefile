@@ -1,4 +1,5 @@
 # Two commands: `make test` runs every test and every notebook, `make book` builds _build/html.
+# A third where there is a GPU: `make gpu` tries everything on it, nine minutes at a time, into gpu.json.
 
 PYTHON ?= python3
 BIN    := .venv/bin
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # asks for the same block again. To keep it makes training on a Linux CPU a good deal faster.
 KEEP   := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 
-.PHONY: test book clean
+.PHONY: test book gpu clean
 
 # What the notebooks print is kept in CACHE, so `make book` after `make test` executes none again.
 test: .venv/installed $(CACHE)/for-this-library
@@ -20,6 +21,9 @@ test: .venv/installed $(CACHE)/for-this-library
 
 book: .venv/installed $(CACHE)/for-this-library
 	$(KEEP) jupyter-book build --all -W -n --keep-going .
+
+gpu: .venv/installed
+	$(KEEP) python tests/benchmarks/gpu.py $(ARGS)
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

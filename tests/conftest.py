@@ -14,6 +14,15 @@ from gtnlib.support.seeds import seeded
 torch.set_num_threads(1)  # the tensors are tiny, so more threads only wait for each other
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where tests/gpu runs: cuda, or cpu as a rehearsal")
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    return torch.device(request.config.getoption("--device"))
+
+
 @pytest.fixture(scope="session")
 def mnist():
     return load_dataset("mnist", device="cpu")

@@ -53,12 +53,12 @@ class Augment:
         """
         check_kind("generator", generator, torch.Generator)
         count, (height, width) = len(images), images.shape[-2:]
-        kinds = torch.tensor(self._kinds(), device=images.device)
-        kind = kinds[torch.randint(len(kinds), (count,), generator=generator, device=images.device)]
+        kinds = self._kinds()
+        drawn = torch.randint(len(kinds), (count,), generator=generator, device=images.device)
         x, y, turn = torch.rand(3, count, generator=generator, device=images.device, dtype=images.dtype)
 
         zero, one = torch.zeros_like(x), torch.ones_like(x)
-        shifted, scaled, rotated = (kind == k for k in range(3))
+        shifted, scaled, rotated = (drawn == (kinds.index(k) if k in kinds else -1) for k in range(3))
         right, down = (torch.where(shifted, (2 * self.crop * u).floor() - self.crop, zero) for u in (x, y))
         wide, high = (torch.where(scaled, 1 / (1 - self.scale + 2 * self.scale * u), one) for u in (x, y))
         angle = torch.where(rotated, (2 * turn - 1) * self.rotation, zero).deg2rad()

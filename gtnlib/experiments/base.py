@@ -101,6 +101,7 @@ class Tally:
             "configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None,
         }  # fmt: skip
         if context.device.type == "cuda":
+            torch.cuda.init()  # nothing may be on it yet, and then it has no peak to reset
             torch.cuda.reset_peak_memory_stats(context.device)
         if self.path.exists():
             try:

@@ -54,7 +54,7 @@ class CompiledStudent(FlatStudent):
             return function(self, *arguments)
         tensors = [_plain(a) for a in arguments if isinstance(a, Tensor)]
         layout = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)
-        key = function, self.structure, self.dtype, layout
+        key = function, self.structure, self.dtype, layout, _arithmetic(tensors[0])
         if key not in _kernels:
             self.announce(f"compiling {function.__name__}")
             _kernels[key] = _build(function, FlatStudent(self.module, self.dtype), layout, tensors)
@@ -72,6 +72,13 @@ class _Kind(NamedTuple):
 
 def _kind(a: Tensor) -> _Kind:
     return _Kind(a.shape, a.dtype, a.device)
+
+
+def _arithmetic(a: Tensor) -> tuple | None:
+    """What a GPU may round to: a CUDA graph keeps the algorithms that it was recorded with."""
+    if a.is_cuda:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    return None
 
 
 def _plain(a: Tensor) -> Tensor:

@@ -79,11 +79,13 @@ def largest_eigenvalue(hessian: Product, start: Tensor, iterations: int) -> Tens
     generator = torch.Generator(device=start.device).manual_seed(0)
     p = torch.randn(start.shape, generator=generator, device=start.device, dtype=start.dtype)
     p = p / p.norm()
+    sizes = []  # looked at in the end, or a GPU would be waited for after every product
     for _ in range(iterations):
         product = hessian(p)
-        size = check_not_zero(product.norm())
-        p = product / size
-    return size
+        sizes.append(product.norm())
+        p = product / sizes[-1]
+    check_not_zero(torch.stack(sizes).nan_to_num(torch.inf).min())
+    return sizes[-1]
 
 
 def check_not_zero(size: Tensor) -> Tensor:
