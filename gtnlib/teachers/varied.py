@@ -29,7 +29,7 @@ class Variation:
     augment: an `Augment`, a table of its arguments, or True for its defaults: all images of a step pass
         through one draw of it, and with gradient matching the real ones through the same (siamese
         augmentation, Zhao & Bilen 2021).
-    order: take the batches in a random order, around and around.
+    order: take the batches in a random order, around and around; of a teacher of one batch, nothing.
     length: (shortest, longest) number of steps, drawn evenly; rates and momenta are spread over it.
     rate_factor: f ≥ 1: all rates are multiplied by one number between 1/f and f, even in its logarithm.
 
