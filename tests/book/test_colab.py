@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -226,3 +227,25 @@ def test_what_has_no_rule_is_said_and_not_lost():
 
     with pytest.raises(colab.Unknown, match="sidebar"):
         colab.Prose(HOME, {}, "1").pieces([nodes.sidebar()])
+
+
+def test_the_buttons_of_a_chapter_and_the_badge_lead_to_the_edition():
+    from types import SimpleNamespace
+
+    address = "https://colab.research.google.com/github/me/book/blob/"
+    colab_button, download = (
+        {"text": "Colab", "url": address + "main/deep/one.ipynb"},
+        {"text": ".ipynb", "url": ""},
+    )
+    context = {"header_buttons": [{"buttons": [colab_button, download]}, {"text": "no group"}],
+               "pathto": lambda path, resource: f"../{path}"}  # fmt: skip
+    app = SimpleNamespace(
+        builder=SimpleNamespace(name="html"), env=SimpleNamespace(doc2path="{}.ipynb".format)
+    )
+    colab.lead_there(app, "deep/one", "page.html", context, object())
+    assert colab_button["url"] == f"{address}{colab.BRANCH}/one.ipynb"
+    assert download["url"] == f"../{colab.BRANCH}/one.ipynb"
+    badge = re.search(rf"/blob/{colab.BRANCH}/(\w+\.ipynb)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert badge and (ROOT / "notebooks" / badge[1]).is_file()
+    deploy = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy.yml").read_text(encoding="utf-8"))
+    assert deploy["jobs"]["colab"]["steps"][1]["run"].rstrip().endswith(f" {colab.BRANCH}")
