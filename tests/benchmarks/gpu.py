@@ -44,18 +44,12 @@ class Setting:
     """MNIST and a GTN on a device, and a meta-gradient of it."""
 
     def __init__(self, device: str, dtype=torch.float32):
-        self.device, self.data = torch.device(device), load_dataset("mnist", device=device)
-        self.steps = 4 if device == "cpu" else 32
-        train = self.data.train
-        self.split = (
-            train
-            if dtype == train.images.dtype
-            else type(train)(train.images[:5000].to(dtype), train.labels[:5000])
-        )
-        self.teacher = GeneratorTeacher(self.steps, 64, rate=0.02, momentum=0.5, weight_decay=0.05).to(
-            self.device, dtype
-        )
-        self.dtype = dtype
+        self.device, self.data, self.dtype = torch.device(device), load_dataset("mnist", device=device), dtype
+        real = self.data.train.first(5000)
+        self.split = type(real)(real.images.to(dtype), real.labels)
+        steps, batch_size = (2, 20) if device == "cpu" else (32, 64)
+        teacher = GeneratorTeacher(steps, batch_size, rate=0.02, momentum=0.5, weight_decay=0.05)
+        self.teacher = teacher.to(self.device, dtype)
 
     def run(self, name: str, kind=FlatStudent, precision: str = "float32") -> float:
         """The loss; the gradient is left in the teacher."""
@@ -89,7 +83,6 @@ def precisions(device: str) -> dict:
     """The gradient's relative error against float64, by method, of each arithmetic."""
     exact, plain, found = Setting(device, torch.float64), Setting(device), {}
     exact.teacher.load_state_dict(plain.teacher.state_dict())
-    plain.split = type(plain.split)(plain.data.train.images[:5000], plain.data.train.labels[:5000])
     for name in METAGRADS:
         exact.run(name)
         found[name] = {}
