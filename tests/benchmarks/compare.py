@@ -4,7 +4,8 @@
     python tests/benchmarks/compare.py            # prints the table, writes benchmarks.json
 
 Every method gets the same teacher, the same student, the same real images, and the same loss: on 256
-real images after the last inner step. Times: for every T one fresh process, in which the methods take
+real images after the last inner step. The peers' generator and student are plain torch layers, as their
+users write them; in the rows "…, our generator" they are ours as well. Times: for every T one fresh process, in which the methods take
 turns; the median, and half the distance between the quartiles. Memory: fresh processes for every method
 and T; what the peak of resident memory over two outer steps, after one to warm up, is above that of the
 process with data and teacher loaded, and, in brackets, that baseline; the median over the processes. What
@@ -22,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from gtnlib import (
     ConvNet, FlatStudent, GeneratorTeacher, GradientMatching, Implicit, StudentRun, Unrolled,
@@ -35,6 +37,18 @@ from gtnlib.inner.compiled import CompiledStudent
 REAL, RATE, MOMENTUM, REAL_PER_CLASS = 256, 0.02, 0.5, 64
 
 
+class AsWritten(torch.nn.Module):
+    """The generator as its layers say, one after the other, in the layout that torch has by default."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.body = copy.deepcopy(generator.body).to(memory_format=torch.contiguous_format)
+
+    def forward(self, noise, labels):
+        code = F.one_hot(labels, 10).to(noise.dtype)
+        return 2 * torch.tanh(self.body(torch.cat([noise, code], dim=1)))
+
+
 class Setting:
     """What all methods share, and one method per name."""
 
@@ -43,6 +57,8 @@ class Setting:
         self.teacher = GeneratorTeacher(steps, 64, rate=RATE, momentum=MOMENTUM,
                                         weight_decay=1e-3).to(device)  # fmt: skip
         self.device = device
+        self.plain = copy.deepcopy(self.teacher)
+        self.plain.generator = AsWritten(self.plain.generator)
         self.real = self.data.train.sample(REAL, self.random())
 
     def random(self):
@@ -62,10 +78,10 @@ class Setting:
 
     # ---------------------------------------------------------------- theirs
 
-    def higher(self):
+    def higher(self, teacher):
         import higher
 
-        module, teacher = self.module(), self.teacher
+        module = self.module()
         sgd = torch.optim.SGD(module.parameters(), RATE, MOMENTUM, weight_decay=teacher.weight_decay)
         with higher.innerloop_ctx(module, sgd) as (student, optimizer):
             for t in range(teacher.steps):
@@ -75,10 +91,10 @@ class Setting:
                 optimizer.step(F.cross_entropy(student(x), y), override=override)
             F.cross_entropy(student(self.real[0]), self.real[1]).backward()
 
-    def torchopt(self):
+    def torchopt(self, teacher):
         import torchopt  # it learns no rates
 
-        module, teacher = self.module(), self.teacher
+        module = self.module()
         optimizer = torchopt.MetaSGD(module, lr=RATE, momentum=MOMENTUM,
                                      weight_decay=teacher.weight_decay)  # fmt: skip
         for t in range(teacher.steps):
@@ -86,22 +102,26 @@ class Setting:
             optimizer.step(F.cross_entropy(module(x), y))
         F.cross_entropy(module(self.real[0]), self.real[1]).backward()
 
-    def autograd(self, teacher=None):
-        teacher = teacher or self.teacher
+    def autograd(self, teacher, checkpointed=False):
         module = self.module().to(teacher.log_rate.dtype)
         names = [name for name, _ in module.named_parameters()]
         ws = list(module.parameters())
-        ms = [torch.zeros_like(w) for w in ws]
+        ms, count = [torch.zeros_like(w) for w in ws], len(ws)
 
-        def loss(x, y):
+        def loss(ws, x, y):
             return F.cross_entropy(functional_call(module, dict(zip(names, ws)), (x,)), y)
 
-        for t in range(teacher.steps):
-            gradients = torch.autograd.grad(loss(*teacher.batch(t)), ws, create_graph=True)
+        def step(t, *state):
+            ws, ms = state[:count], state[count:]
+            gradients = torch.autograd.grad(loss(ws, *teacher.batch(t)), ws, create_graph=True)
             rate, momentum = teacher.rates(t)
             ms = [momentum * m + g + teacher.weight_decay * w for m, g, w in zip(ms, gradients, ws)]
-            ws = [w - rate * m for w, m in zip(ws, ms)]
-        loss(self.real[0].to(rate.dtype), self.real[1]).backward()
+            return *(w - rate * m for w, m in zip(ws, ms)), *ms
+
+        state = *ws, *ms
+        for t in range(teacher.steps):
+            state = checkpoint(step, t, *state, use_reentrant=False) if checkpointed else step(t, *state)
+        loss(state[:count], self.real[0].to(teacher.log_rate.dtype), self.real[1]).backward()
 
     def matching_loop(self):
         """Zhao et al. (2021), Algorithm 1, class by class; then one step of the student."""
@@ -136,9 +156,13 @@ class Setting:
         return {
             "training": self.training,
             "training, compiled": lambda: self.training(CompiledStudent),
-            "higher": self.higher,
-            "TorchOpt": self.torchopt,
-            "autograd": self.autograd,
+            "higher": lambda: self.higher(self.plain),
+            "TorchOpt": lambda: self.torchopt(self.plain),
+            "autograd": lambda: self.autograd(self.plain),
+            "autograd, torch.utils.checkpoint per step": lambda: self.autograd(self.plain, True),
+            "higher, our generator": lambda: self.higher(self.teacher),
+            "TorchOpt, our generator": lambda: self.torchopt(self.teacher),
+            "autograd, our generator": lambda: self.autograd(self.teacher),
             "Unrolled, graph kept": lambda: ours(Unrolled(False, "last", REAL)),
             "Unrolled": lambda: ours(unrolled),
             "Unrolled, compiled": lambda: ours(unrolled, CompiledStudent),
@@ -146,14 +170,25 @@ class Setting:
             "Unrolled, loss at every step, compiled":
                 lambda: ours(Unrolled(True, "every", REAL), CompiledStudent),
             "Implicit": lambda: ours(implicit),
+            "Implicit, conjugate gradients": lambda: ours(Implicit(solver="cg", products=5, tolerance=0, batches=4,
+                                                                   real_batch_size=REAL)),
+            "Implicit, stochastic series": lambda: ours(Implicit(
+                20, batches=4, damping=5.0, real_batch_size=REAL, solver="stochastic-neumann",
+                estimate_every=10)),
             "Implicit, compiled": lambda: ours(implicit, CompiledStudent),
             "matching, loop over classes": self.matching_loop,
             "GradientMatching": lambda: ours(matching),
             "GradientMatching, compiled": lambda: ours(matching, CompiledStudent),
         }  # fmt: skip
 
+    def zero_grad(self):
+        self.teacher.zero_grad()
+        self.plain.zero_grad()
+
     def gradient(self, teacher=None):
-        teacher = teacher or self.teacher
+        """Of the teacher that was differentiated last, in float64; rates left out."""
+        if teacher is None:
+            teacher = self.teacher if self.teacher.noise.grad is not None else self.plain
         rates = "log_rate", "momentum_logit"
         parts = [p.grad.flatten() for n, p in teacher.named_parameters() if n not in rates]
         return torch.cat(parts).double()
@@ -178,7 +213,7 @@ def installed(name: str) -> bool:
 def wanted(setting: Setting, only: list[str] | None) -> dict:
     return {name: method for name, method in setting.methods().items()
             if (not only or name in only)
-            and (name not in ("higher", "TorchOpt") or installed(name))}  # fmt: skip
+            and (not name.startswith(("higher", "TorchOpt")) or installed(name.split(",")[0]))}  # fmt: skip
 
 
 def relative(found, reference) -> float:
@@ -196,12 +231,12 @@ def measure_times(args) -> dict:
     seconds, errors = {name: [] for name in methods}, {}
     compared = [n for n in methods if n.startswith(UNROLLED) and "every" not in n]
     if compared and args.steps[0] <= 32:
-        setting.autograd()
+        setting.autograd(setting.teacher)
         reference = setting.gradient()
         errors["float64"] = relative(setting.exact(), reference)
     for turn in range(-2, args.rounds):  # two to warm up
         for name, method in methods.items():
-            setting.teacher.zero_grad()
+            setting.zero_grad()
             synchronize(args.device)
             start = time.perf_counter()
             method()
@@ -216,7 +251,7 @@ def measure_times(args) -> dict:
 def measure_memory(args) -> dict:
     setting = Setting(args.steps[0], args.device)
     (method,) = wanted(setting, args.only).values()
-    _, baseline, peak = measure(lambda: (setting.teacher.zero_grad(), method()), 2, torch.device(args.device))
+    _, baseline, peak = measure(lambda: (setting.zero_grad(), method()), 2, torch.device(args.device))
     return {"baseline": baseline, "peak": peak}
 
 
