@@ -1,10 +1,11 @@
 """Compiled students: every pure function of a student, compiled once for all students like it.
 
-A student's parameters come in through the vector w, so its module is only a structure, and one
-compiled kernel serves every freshly initialised student of that structure, every teacher, every
-inner step and every T. A kernel is made once per function, structure and shapes: `make_fx` traces
-the function, its `torch.func` gradients included, to one flat graph, and `torch.compile` turns the
-graph into machine code. Nothing is compiled twice, because nothing but the graph is guarded.
+A student's parameters come in through the vector w, and its constants beside it, so its module is only
+a structure, and one kernel serves every freshly initialised student of that structure, every teacher,
+every inner step and every T. A kernel is made once per `fit`, function, structure and shapes: `make_fx`
+traces the function, its `torch.func` gradients included, to one flat graph, and `torch.compile` turns
+the graph into machine code. Equal graphs share it, so nothing is compiled twice; and since every `fit`
+traces anew, what was edited in between is seen.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from torch import Tensor, nn
 
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.structure import structure
+from gtnlib.support.files import digest_of
+from gtnlib.support.precision import settings
+from gtnlib.support.seeds import lock
 
 # A compilation costs up to a minute and makes every inner step faster; by how much is measured by
 # tests/benchmarks. It pays back once the forward passes of all inner steps add up to about this
 # many floating-point operations.
 WORTHWHILE = 3e12
 
-_kernels: dict[tuple, Callable] = {}
+MOST = 64  # kernels that are kept; beyond it, the one that was made first is forgotten
+
+_kernels: dict[str, Callable] = {}  # by what they were traced to
 _warned = False
 
 
@@ -38,11 +44,13 @@ class CompiledStudent(FlatStudent):
     ----------
     module, dtype: as for `FlatStudent`.
     announce: called with a line of text while compiling, and with "" afterwards.
+    kernels: a table of those in use, for students that are built from the same code; default its own.
     """
 
     def __init__(self, module: nn.Module, announce: Callable[[str], None] = lambda text: None,
-                 dtype: torch.dtype | None = None):  # fmt: skip
+                 dtype: torch.dtype | None = None, kernels: dict | None = None):  # fmt: skip
         super().__init__(module, dtype)
+        self.kernels: dict[tuple, Callable] = {} if kernels is None else kernels
         self.announce = announce
         self.structure = structure(module)
         if self.structure is None:
@@ -52,14 +60,19 @@ class CompiledStudent(FlatStudent):
         arguments = (*state, *shared)
         if torch.is_grad_enabled() or self.structure is None:
             return function(self, *arguments)
-        tensors = [_plain(a) for a in arguments if isinstance(a, Tensor)]
+        self._first_run(*arguments)
+        constants = list(self.constants.values())
+        tensors = [*map(_plain, constants), *(_plain(a) for a in arguments if isinstance(a, Tensor))]
         layout = tuple(_kind(a) if isinstance(a, Tensor) else a for a in arguments)
-        key = function, self.structure, self.dtype, layout, _arithmetic(tensors[0])
-        if key not in _kernels:
+        key = function, self.structure, self.dtype, tuple(map(_kind, constants)), layout, settings()
+        if key not in self.kernels:
             self.announce(f"compiling {function.__name__}")
-            _kernels[key] = _build(function, FlatStudent(self.module, self.dtype), layout, tensors)
+            student = FlatStudent(self.module, self.dtype)
+            student.rehearsed, student.attends = True, self.attends
+            with lock:
+                self.kernels[key] = _build(function, student, layout, tensors)
             self.announce("")
-        return _kernels[key](*tensors)
+        return self.kernels[key](*tensors)
 
 
 class _Kind(NamedTuple):
@@ -74,25 +87,22 @@ def _kind(a: Tensor) -> _Kind:
     return _Kind(a.shape, a.dtype, a.device)
 
 
-def _arithmetic(a: Tensor) -> tuple | None:
-    """What a GPU may round to: a CUDA graph keeps the algorithms that it was recorded with."""
-    if a.is_cuda:
-        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    return None
-
-
 def _plain(a: Tensor) -> Tensor:
     """The same values, without a graph and in the one standard layout."""
     return a.detach().reshape(-1).view(a.shape)
 
 
 def _build(function: Callable, student: FlatStudent, layout: tuple, tensors: list) -> Callable:
-    """Compile function(student, …) for arguments of this layout; eager if that fails."""
+    """Compile function(student, …) for arguments of this layout; eager if that fails.
+
+    The first of the tensors are the student's constants.
+    """
 
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
     def eager(*tensors):
         rest = iter(tensors)
+        student.constants = {name: next(rest) for name in student.constants}
         return function(student, *(next(rest) if isinstance(a, _Kind) else a for a in layout))
 
     cuda = tensors[0].is_cuda
@@ -100,13 +110,30 @@ def _build(function: Callable, student: FlatStudent, layout: tuple, tensors: lis
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of the compiler itself are not the reader's
             graph = make_fx(eager)(*tensors)
+            key = _identity(graph, tensors)
+            if key in _kernels:
+                return _kernels[key]
             mode = "reduce-overhead" if cuda else None  # on a GPU, replayed as one CUDA graph
             kernel = torch.compile(graph, fullgraph=True, dynamic=False, mode=mode)
             kernel(*tensors)
     except Exception as error:
         _warn_once(function.__name__, str(error).strip() or type(error).__name__)
         return eager
-    return _copied(kernel) if cuda else kernel
+    _kernels[key] = _copied(kernel) if cuda else kernel
+    if len(_kernels) > MOST:
+        del _kernels[next(iter(_kernels))]
+    return _kernels[key]
+
+
+def _identity(graph: torch.fx.GraphModule, tensors: list[Tensor]) -> str:
+    """Equal for graphs that compute the same: code and constants of all their parts, kinds of the inputs."""
+    state: list = [[str(kind) for kind in _kind(t)] for t in tensors]
+    constants: dict[str, Tensor] = {}
+    for name, part in graph.named_modules():
+        state.append([name, type(part).__name__, getattr(part, "code", "")])
+        held = {**vars(part), **part._buffers, **part._parameters}
+        constants |= {f"{name}.{key}": value for key, value in held.items() if isinstance(value, Tensor)}
+    return digest_of(constants, [*state, settings()])
 
 
 def _copied(kernel: Callable) -> Callable:

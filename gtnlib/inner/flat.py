@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value
 
 from gtnlib.data.sets import Dataset
+from gtnlib.inner.rehearsal import check_initialised, rehearse
 from gtnlib.students.build import make_student
 from gtnlib.students.features import features_of
 from gtnlib.support.errors import check_kind
+from gtnlib.support.precision import math_attention
 
 
 class FlatStudent:
@@ -22,7 +25,8 @@ class FlatStudent:
 
     Parameters
     ----------
-    module: the classifier. It must hold no buffers and draw no random numbers.
+    module: the classifier. It must change no buffer and draw no random numbers, which is seen when it
+        runs first. Its frozen parameters (requires_grad=False) and its buffers are constants.
     dtype: type in which it multiplies and convolves (`torch.autocast`), such as torch.bfloat16;
         default that of w. Parameters, loss and all derivatives stay in the type of w.
     """
@@ -31,31 +35,34 @@ class FlatStudent:
         check_kind("module", module, nn.Module)
         if dtype is not None and not isinstance(dtype, torch.dtype):
             raise TypeError(f"dtype must be a torch.dtype or None, got {dtype!r}.")
-        stateful = [name for name, _ in module.named_buffers()]
-        if stateful:
-            raise ValueError(
-                f"the student keeps state in its buffer {stateful[0]!r}, so training it is not a "
-                "pure function. Build normalisation layers with track_running_stats=False."
-            )
-        if any(isinstance(layer, nn.modules.dropout._DropoutNd) for layer in module.modules()):
-            raise ValueError(
-                "the student draws random numbers in a Dropout layer, so training it is not a pure "
-                "function. Build it without."
-            )
-        if not any(True for _ in module.parameters()):
-            raise ValueError("the student has no parameters to train.")
+        check_initialised(module)
         self.module, self.dtype = module, dtype
-        self.shapes = {name: p.shape for name, p in module.named_parameters()}
-        self.sizes = [p.numel() for p in module.parameters()]
+        parameters = dict(module.named_parameters())
+        learned = {name: p for name, p in parameters.items() if p.requires_grad}
+        if not learned:
+            raise ValueError("the student has no parameters to train.")
+        self.shapes = {name: p.shape for name, p in learned.items()}
+        self.sizes = [p.numel() for p in learned.values()]
+        held = {**parameters, **dict(module.named_buffers())}
+        self.constants = {name: t.detach() for name, t in held.items() if name not in learned}
+        self.rehearsed = self.attends = False
+
+    def rehearse(self, x: Tensor, classes: int | None = None) -> None:
+        """Run the module on two of the images x, once, to see that it is what a student must be.
+
+        Raises ValueError or TypeError if it is not: see `gtnlib.inner.rehearsal`.
+        """
+        self.attends = rehearse(self.module, x, classes)
+        self.rehearsed = True
 
     @property
     def size(self) -> int:
-        """P, the number of parameters."""
+        """P, the number of parameters that are trained."""
         return sum(self.sizes)
 
     def initial(self) -> Tensor:
         """The module's own parameters as one vector (P,)."""
-        return torch.cat([p.detach().flatten() for p in self.module.parameters()])
+        return torch.cat([p.detach().flatten() for p in self.module.parameters() if p.requires_grad])
 
     def compute(self, function: Callable, state: tuple, shared: tuple = ()):
         """function(self, *state, *shared), for a pure function of tensors.
@@ -64,7 +71,16 @@ class FlatStudent:
         (`CompiledStudent`), or for several students at once (`StackedStudent`, where every tensor
         of `state` has one row per student and `shared` is the same for all).
         """
+        self._first_run(*state, *shared)
         return function(self, *state, *shared)
+
+    def _first_run(self, *arguments) -> None:
+        """Rehearse on the images among the arguments, unless that is done or under way."""
+        if self.rehearsed or torch._C._functorch.peek_interpreter_stack() is not None:
+            return
+        for x in arguments:
+            if isinstance(x, Tensor) and x.ndim == 4:
+                return self.rehearse(x)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a result of `compute` over all students: for one, the result itself."""
@@ -77,10 +93,15 @@ class FlatStudent:
 
     def logits(self, w: Tensor, x: Tensor) -> Tensor:
         """Class scores (N, classes) of images x (N, C, H, W)."""
-        if self.dtype is None:
-            return functional_call(self.module, self.unflatten(w), (x,))
-        with torch.autocast(x.device.type, self.dtype, cache_enabled=False):
-            return functional_call(self.module, self.unflatten(w), (x,)).to(w.dtype)
+        self._first_run(x)
+        values = {**self.unflatten(w), **self.constants}
+        with contextlib.ExitStack() as settings:
+            if self.attends:
+                settings.enter_context(math_attention())
+            if self.dtype is None:
+                return functional_call(self.module, values, (x,))
+            settings.enter_context(torch.autocast(x.device.type, self.dtype, cache_enabled=False))
+            return functional_call(self.module, values, (x,)).to(w.dtype)
 
     def features(self, w: Tensor, x: Tensor) -> Tensor:
         """What the module's last `nn.Linear` sees of images x, (N, D). ValueError if it has none."""

@@ -24,7 +24,7 @@ class StackedStudent(FlatStudent):
 
     Parameters
     ----------
-    students: of one structure; the first one computes for all.
+    students: of one structure, and without constants; the first one computes for all.
     batched: run them by `vmap` rather than in turn; default on a GPU only.
     """
 
@@ -65,7 +65,7 @@ def side_by_side(function: Callable, state: int, shared: int) -> Callable:
 def stacked(runs: Sequence[StudentRun], drawn: Sequence) -> tuple[Sequence[StudentRun], Sequence]:
     """Fresh runs and their real batches as one run and its batches, if all are of one structure."""
     kinds = {structure(run.student.module) for run in runs}
-    if len(runs) == 1 or len(kinds) > 1 or None in kinds:
+    if len(runs) == 1 or len(kinds) > 1 or None in kinds or runs[0].student.constants:
         return runs, drawn
     student = StackedStudent([run.student for run in runs])
     w, m = (torch.stack([getattr(run, name) for run in runs]) for name in "wm")

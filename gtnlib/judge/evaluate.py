@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtnlib.data.sets import PARTS, Dataset, Split
-from gtnlib.inner.flat import FlatStudent
+from gtnlib.inner.flat import FlatStudent, flat_student
 from gtnlib.inner.stacked import StackedStudent
 from gtnlib.inner.step import check_parameters, sgd
 from gtnlib.inner.structure import structure
 from gtnlib.judge.protocols import LESSON, Protocol
 from gtnlib.judge.report import Report, Statistic
-from gtnlib.students.build import make_student
 from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_kind
 from gtnlib.support.progress import progress_bar
 from gtnlib.support.seeds import derive_seed
+from gtnlib.teachers.rehearsal import rehearse_teacher
 from gtnlib.teachers.teaching_set import TeachingSet
 
 
@@ -83,6 +83,8 @@ def evaluate(
     return report
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def measure(teacher, student, data, seeds, steps=None, split="test", every=None, protocol=LESSON,
             progress=None) -> Report:  # fmt: skip
     """`evaluate` without the warning, for who looks at `diverged`."""
@@ -90,12 +92,13 @@ def measure(teacher, student, data, seeds, steps=None, split="test", every=None,
     images = check_kind("data", data, Dataset, " load_dataset(…) makes one.").part(split)
     if isinstance(teacher, type) or not hasattr(teacher, "teaching_set"):
         raise TypeError(f"teacher must be a teacher or a TeachingSet, got {teacher!r}.")
+    rehearse_teacher(teacher)
     seeds, own = check_seeds(seeds), check_kind("protocol", protocol, Protocol).epochs is None
     if steps is not None and not own:
         raise ValueError(f"steps is {steps}, but the protocol has epochs: give protocol=LESSON, or no steps.")
     if every is not None:
         check_count("every", every)
-    pupils = [FlatStudent(fresh(student, data, seed)) for seed in seeds]
+    pupils = [fresh(student, data, seed) for seed in seeds]
     if own:
         steps = teacher.steps if steps is None else check_count("steps", steps)
     else:
@@ -130,10 +133,11 @@ def check_seeds(seeds: int | Sequence[int]) -> list[int]:
     return seeds
 
 
-def fresh(student, data: Dataset, seed: int) -> nn.Module:
-    """The untrained network that this seed gives."""
-    module = make_student(student, data.shape, data.num_classes, derive_seed("evaluate", seed))
-    return module.to(data.device)
+def fresh(student, data: Dataset, seed: int) -> FlatStudent:
+    """The untrained network that this seed gives, once it has run on two images."""
+    pupil = flat_student(student, data, derive_seed("evaluate", seed), data.dtype)
+    pupil.rehearse(data.train.images, data.num_classes)
+    return pupil
 
 
 def lessons_of(teacher, data: Dataset, seed: int):
@@ -141,6 +145,7 @@ def lessons_of(teacher, data: Dataset, seed: int):
     lessons = teacher.teaching_set(data.generator(derive_seed("draw", seed))).to(data.device)
     if isinstance(lessons, TeachingSet):
         check_fit(lessons, data)
+        lessons = lessons.to(dtype=data.dtype)
     return lessons
 
 
@@ -148,7 +153,7 @@ def _groups(pupils: list[FlatStudent], together: bool) -> list[list[int]]:
     """Who trains side by side: all of one structure, or everyone alone."""
     groups: dict = {}
     for i, pupil in enumerate(pupils):
-        kind = structure(pupil.module) if together else None
+        kind = structure(pupil.module) if together and not pupil.constants else None
         groups.setdefault(i if kind is None else kind, []).append(i)
     return list(groups.values())
 

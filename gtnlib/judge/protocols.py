@@ -63,10 +63,11 @@ class Protocol:
         """
         assert self.epochs is not None
         step, half = 0, (self.epochs + 1) // 2
+        learned = [p for p in module.parameters() if p.requires_grad]
         for epoch in range(self.epochs):
             if epoch in (0, half):
                 rate = self.rate if epoch < half else self.rate * self.drop
-                optimizer = torch.optim.SGD(module.parameters(), rate, self.momentum,
+                optimizer = torch.optim.SGD(learned, rate, self.momentum,
                                             weight_decay=self.weight_decay)  # fmt: skip
             order = torch.randperm(len(images), generator=generator, device=images.device)
             for index in order.split(self.batch_size):

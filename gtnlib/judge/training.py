@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from gtnlib.data.sets import PARTS, Dataset
-from gtnlib.inner.flat import FlatStudent
 from gtnlib.judge.evaluate import accuracy, check_seeds, fresh, lessons_of
 from gtnlib.judge.protocols import Protocol
 from gtnlib.support.errors import check_choice, check_count, check_number
 from gtnlib.support.seeds import derive_seed
+from gtnlib.teachers.rehearsal import rehearse_teacher
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -59,6 +59,8 @@ class Recipe:
             raise ValueError("rate is 0, but must be positive.")
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(module: nn.Module, lessons, recipe: Recipe) -> int:
     """Train `module` in place on batches t = 0, 1, … of a TeachingSet or Stream; returns the steps.
 
@@ -75,7 +77,7 @@ def train(module: nn.Module, lessons, recipe: Recipe) -> int:
         rates = list(zip(lessons.rate.tolist(), lessons.momentum.tolist()))
     else:
         raise ValueError("rate is None, but real data prescribes none: give one.")
-    parameters = list(module.parameters())
+    parameters = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, rates[0][0], weight_decay=decay)
     else:
@@ -129,13 +131,15 @@ def score(
     splits: where to measure them. images: on so many of each; default all.
     """
     seeds = check_seeds(seeds)
+    rehearse_teacher(teacher)
     measured = {name: data.part(check_choice("splits", name, PARTS)) for name in splits}
     if images is not None:
         measured = {name: part.first(images) for name, part in measured.items()}
     values: dict[str, list[float]] = {name: [] for name in splits}
     seconds, steps, diverged = [], 0, 0
     for seed in seeds:
-        module, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
+        trained, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
+        module = trained.module
         began = time.perf_counter()
         if isinstance(recipe, Recipe):
             steps = train(module, lessons, recipe)
@@ -145,7 +149,6 @@ def score(
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
         seconds.append(time.perf_counter() - began)
-        trained = FlatStudent(module)
         diverged += not trained.initial().isfinite().all()
         for name, split in measured.items():
             right = accuracy(trained, trained.initial(), split)

@@ -21,6 +21,8 @@ class MetaGradient:
     stacks = False  # whether a run of several students at once is differentiated like a run of one
     remembers = False  # whether a call depends on what the one before left in StudentRun.memory
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __call__(self, teacher, run: StudentRun, split: Split, generator: torch.Generator) -> Tensor:
         """Train `run` as far as needed, add to the .grad of the teacher's parameters; return the loss."""
         return self.differentiate(teacher, run, split, self.draw(teacher, run.t, split, generator))

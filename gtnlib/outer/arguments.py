@@ -53,6 +53,7 @@ class Arguments:
         check_number("rates_rate", self.rates_rate, 0)
         if self.validate_every is not None:
             check_count("validate_every", self.validate_every)
+            self.data.part("validation")
         if not isinstance(self.compile, bool) and self.compile != "auto":
             raise ValueError(f"compile is {self.compile!r}, but must be True, False or 'auto'.")
         check_choice("precision", self.precision, PRECISIONS)
@@ -67,8 +68,11 @@ class Arguments:
             raise TypeError(
                 f"teacher must be a PixelTeacher or GeneratorTeacher, got {type(teacher).__name__}."
             )
-        if teacher.log_rate.dtype != data.train.images.dtype:
-            raise TypeError(f"teacher is {teacher.log_rate.dtype}, but data is {data.train.images.dtype}.")
+        if teacher.log_rate.dtype != data.dtype:
+            raise TypeError(
+                f"teacher is {teacher.log_rate.dtype}, but data is {data.dtype}. Make one as the other, by "
+                "teacher.double(), or images.float() for every Split."
+            )
         if tuple(teacher.shape) != data.shape or teacher.num_classes != data.num_classes:
             raise ValueError(
                 f"the teacher makes {teacher.num_classes} classes of images {teacher.shape}, but "

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 from gtnlib.data.sets import Dataset
 from gtnlib.outer.arguments import Arguments
 from gtnlib.outer.history import History
 from gtnlib.outer.run import Run
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     teacher,
     metagrad,

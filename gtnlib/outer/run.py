@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gtnlib.inner.compiled import CompiledStudent, worthwhile
-from gtnlib.inner.flat import FlatStudent
+from gtnlib.inner.flat import FlatStudent, flat_student
+from gtnlib.inner.rehearsal import check_second_order
 from gtnlib.inner.stacked import stacked
 from gtnlib.inner.step import StudentRun
 from gtnlib.judge.evaluate import evaluate
@@ -20,12 +21,12 @@ from gtnlib.outer.arguments import Arguments
 from gtnlib.outer.checkpoint import Checkpoint
 from gtnlib.outer.history import History, OuterStep
 from gtnlib.outer.training import Training
-from gtnlib.students.build import make_student
 from gtnlib.support.errors import DivergenceError
 from gtnlib.support.precision import autocast_dtype, tensor_cores
 from gtnlib.support.processes import Ranks
 from gtnlib.support.progress import progress_bar
 from gtnlib.support.seeds import derive_seed
+from gtnlib.teachers.rehearsal import rehearse_teacher
 
 
 class Run:
@@ -47,6 +48,10 @@ class Run:
         with torch.no_grad():
             ranks.agree([*teacher.parameters(), *teacher.buffers()])
         groups = teacher.parameter_groups(asked.rate, asked.rates_rate)
+        if not groups:
+            raise ValueError("nothing can be learned: no parameter of the teacher requires a gradient.")
+        self.kernels: dict = {}
+        self._rehearse()
         self.parameters = [p for group in groups for p in group["params"]]
         self.training = Training(
             teacher,
@@ -59,6 +64,16 @@ class Run:
         self.file = Checkpoint(checkpoint, checkpoint_seconds, asked.identity())
         self.show = progress and self.first
         self.trouble: str | None = None
+
+    def _rehearse(self) -> None:
+        """Raise ValueError or TypeError if a student, the teacher or its generator is not what it must be."""
+        asked, split = self.asked, self.asked.data.train
+        rehearse_teacher(asked.teacher, learning=True)
+        kinds = asked.student if isinstance(asked.student, Sequence) else [asked.student]
+        for kind in kinds:
+            student = flat_student(kind, asked.data, derive_seed("rehearsal"), asked.data.dtype)
+            student.rehearse(split.images, asked.data.num_classes)
+            check_second_order(student, split.images, split.labels)
 
     def _check_processes(self, checkpoint) -> None:
         """Raise ValueError if the students cannot be shared out among the processes."""
@@ -85,7 +100,11 @@ class Run:
         saved = file.read(self.ranks)
         done = 0 if saved is None else len(saved[1].get("records", ()))
         self.bar = progress_bar(asked.outer_steps, type(asked.metagrad).__name__, self.show, done)
-        with self.bar, tensor_cores(asked.precision), file if self.first else contextlib.nullcontext():
+        with (
+            self.bar,
+            tensor_cores(asked.precision, asked.data.device),
+            file if self.first else contextlib.nullcontext(),
+        ):
             if saved is not None:
                 training.restore(*saved, file.path, self._build)
             else:
@@ -122,17 +141,20 @@ class Run:
         """The student of this number, compiled if that is asked for or pays back."""
         asked, training = self.asked, self.training
         seed = derive_seed("fit", asked.seed, birth)
-        module = make_student(asked.student, asked.data.shape, asked.data.num_classes, seed)
-        module = module.to(asked.data.device)
+        student = flat_student(asked.student, asked.data, seed, asked.data.dtype)
+        student.rehearse(asked.data.train.images, asked.data.num_classes)
         if training.compiled is None:
             kinds = len(asked.student) if isinstance(asked.student, Sequence) else 1
             each = 1 + asked.metagrad.steps_per_update(asked.teacher)
             ahead = asked.outer_steps * len(self._mine) * each / kinds
-            training.compiled = worthwhile(FlatStudent(module), asked.teacher.batch(0), ahead)
-        dtype = autocast_dtype(asked.precision)
-        if training.compiled:
-            return CompiledStudent(module, lambda text: self.bar.set_postfix_str(text), dtype)
-        return FlatStudent(module, dtype)
+            training.compiled = worthwhile(student, asked.teacher.batch(0), ahead)
+        student.dtype = autocast_dtype(asked.precision)
+        if not training.compiled:
+            return student
+        announce = lambda text: self.bar.set_postfix_str(text)  # noqa: E731
+        compiled = CompiledStudent(student.module, announce, student.dtype, self.kernels)
+        compiled.rehearsed, compiled.attends = True, student.attends
+        return compiled
 
     @property
     def _mine(self) -> range:
@@ -176,12 +198,17 @@ class Run:
     def differentiate(self, lessons: Iterable[tuple[Any, StudentRun, Sequence]]) -> Tensor:
         """The mean loss over all students, its gradient in the teacher: the same in every process."""
         asked = self.asked
-        loss = torch.zeros((), device=asked.data.device)
+        loss = torch.zeros((), device=asked.data.device, dtype=asked.data.dtype)
         for lesson, run, batches in lessons:
             loss += asked.metagrad.differentiate(lesson, run, asked.data.train, batches)
             if found := asked.metagrad.trouble():
                 self.trouble, loss = found, loss + math.inf  # which every process will see
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            raise ValueError(
+                "nothing can be learned: no gradient reaches the teacher's parameters by "
+                f"{type(asked.metagrad).__name__}. Only Unrolled can learn rates and momenta."
+            )
         for total in self.ranks.sum([loss, *gradients]):
             total /= asked.students_per_step
         return loss

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import nn
+
+lock = threading.RLock()
+"""Held while the random state of the whole process is borrowed, so that threads do not share it."""
 
 
 def derive_seed(*parts: object) -> int:
@@ -17,6 +21,6 @@ def derive_seed(*parts: object) -> int:
 
 def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Call `build` on the CPU with its own random state; the caller's is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with lock, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
