@@ -161,13 +161,13 @@ def _double(t: Tensor) -> Tensor:
     return t.double() if t.is_floating_point() else t
 
 
-def check_differentiable(parameters: Mapping[str, Tensor], parts: tuple[Tensor, ...]) -> None:
-    """Raise ValueError unless a batch depends on the parameters that make it, if any are to be learned."""
+def check_differentiable(parameters: Mapping[str, Tensor], images: Tensor) -> None:
+    """Raise ValueError unless images depend on the parameters that make them, if any are to be learned."""
     if any(p.is_inference() for p in parameters.values()):
         raise ValueError(
             "nothing can be learned: the teacher was made within torch.inference_mode. Make it outside."
         )
-    if any(p.requires_grad for p in parameters.values()) and not any(part.requires_grad for part in parts):
+    if any(p.requires_grad for p in parameters.values()) and not images.requires_grad:
         raise ValueError(
             "nothing can be learned: the teacher's images do not depend on its parameters "
             f"({', '.join(list(parameters)[:3])}, …). Does its generator detach them?"

@@ -22,7 +22,7 @@ def structure(module: nn.Module) -> tuple | None:
     try:
         parts = [
             (name, type_before_parametrizations(part), part.training,
-             *((key, _comparable(value)) for key, value in vars(part).items()
+             *((key, _comparable(list(value.values()) if "_hooks" in key else value)) for key, value in vars(part).items()
                if key not in CONTENT and "state_dict" not in key))
             for name, part in module.named_modules()
         ]  # fmt: skip

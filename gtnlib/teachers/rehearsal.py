@@ -7,7 +7,7 @@ import torch
 from gtnlib.inner.rehearsal import check_differentiable, check_pure
 from gtnlib.teachers.base import Teacher
 
-RATES = ("log_rate", "momentum_logit")
+OTHERS = ("log_rate", "momentum_logit", "label_logits")  # of which no image is made
 
 
 def rehearse_teacher(teacher, learning: bool = False) -> None:
@@ -25,6 +25,6 @@ def rehearse_teacher(teacher, learning: bool = False) -> None:
             f"the generator makes {made} of {size} labels, but must make images {(size, *teacher.shape)}."
         )
     if learning:
-        makers = {name: p for name, p in teacher.named_parameters() if name not in RATES}
+        makers = {name: p for name, p in teacher.named_parameters() if name not in OTHERS}
         with torch.enable_grad():
-            check_differentiable(makers, teacher.batch(0))
+            check_differentiable(makers, teacher.batch(0)[0])

@@ -208,4 +208,6 @@ def test_derived_seeds_are_the_same_on_every_machine():
 
 def test_a_student_that_draws_random_numbers_is_refused():
     with pytest.raises(ValueError, match="Dropout"):
-        FlatStudent(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3)))
+        FlatStudent(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))).rehearse(
+            torch.ones(2, 1, 8, 8)
+        )
