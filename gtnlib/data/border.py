@@ -16,6 +16,9 @@ def as_tensor(name: str, value) -> Tensor:
             raise TypeError(f"{name} cannot become a tensor: {error}") from None
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor or a numpy array, got {type(value).__name__}.")
+    if value.is_inference():
+        with torch.inference_mode(False):
+            return value.clone()  # which can take part in gradients
     return value.detach() if value.requires_grad else value
 
 

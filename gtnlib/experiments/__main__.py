@@ -79,6 +79,9 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
     except (ValueError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
 
 
 def _device(name: str | None) -> torch.device:

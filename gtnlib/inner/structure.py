@@ -21,15 +21,19 @@ def structure(module: nn.Module) -> tuple | None:
     """
     try:
         parts = [
-            (name, type_before_parametrizations(part), part.training,
-             *((key, _comparable(list(value.values()) if "_hooks" in key else value)) for key, value in vars(part).items()
-               if key not in CONTENT and "state_dict" not in key))
+            (name, type_before_parametrizations(part), part.training, *map(_comparable, _held(part)))
             for name, part in module.named_modules()
-        ]  # fmt: skip
+        ]
     except (TypeError, ValueError, RecursionError):
         return None
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return *parts, *((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors)
+
+
+def _held(part: nn.Module) -> list[tuple[str, object]]:
+    """What a layer holds but for tensors and layers, by name; its hooks without their numbers."""
+    return [(key, list(value.values()) if "_hooks" in key else value) for key, value in vars(part).items()
+            if key not in CONTENT and "state_dict" not in key]  # fmt: skip
 
 
 def _comparable(value) -> Hashable:

@@ -16,7 +16,7 @@ from gtnlib.inner.step import check_parameters, sgd
 from gtnlib.inner.structure import structure
 from gtnlib.judge.protocols import LESSON, Protocol
 from gtnlib.judge.report import Report, Statistic
-from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_kind
+from gtnlib.support.errors import DivergenceError, DivergenceWarning, check_choice, check_count, check_kind
 from gtnlib.support.progress import progress_bar
 from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.rehearsal import rehearse_teacher
@@ -202,7 +202,9 @@ def best_rate(
     seeds: int = 3,
     steps: int | None = None,
 ) -> float:
-    """The learning rate whose students do best on the validation split.
+    """The learning rate whose students do best on the validation split, none of them diverging.
+
+    Raises DivergenceError if some diverge at every rate.
 
     teacher_at: function from a rate to a teacher, for instance
         lambda rate: RealTeacher(data.train, steps=10, batch_size=100, rate=rate)
@@ -213,6 +215,10 @@ def best_rate(
         raise TypeError(f"rates must be a sequence of numbers, got {rates!r}.")
     if not rates:
         raise ValueError("rates is empty: give at least one.")
-    scores = {rate: measure(teacher_at(rate), student, data, seeds, steps, "validation").accuracy.mean
-              for rate in rates}  # fmt: skip
+    reports = {rate: measure(teacher_at(rate), student, data, seeds, steps, "validation") for rate in rates}
+    scores = {rate: report.accuracy.mean for rate, report in reports.items() if not report.diverged}
+    if not scores:
+        raise DivergenceError(
+            f"students diverged at every rate of {', '.join(map(str, rates))}: add lower ones."
+        )
     return max(scores, key=scores.__getitem__)

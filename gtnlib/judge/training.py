@@ -110,6 +110,8 @@ class Score:
     diverged: int = 0
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def score(
     teacher,
     student: Callable[..., nn.Module],

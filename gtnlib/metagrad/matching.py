@@ -28,7 +28,10 @@ EPSILON = 1e-6  # keeps the cosine finite where a gradient vanishes
 
 
 def layerwise_cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-    """Σ over weight tensors, Σ over their output rows, of 1 − cosine; vectors are skipped."""
+    """Σ over weight tensors, Σ over their output rows, of 1 − ⟨p, q⟩ / (‖p‖ ‖q‖ + ε); vectors are skipped.
+
+    ε is 1e-6, as in Zhao et al.'s code, and √(‖p‖² + ε²) stands for every norm ‖p‖.
+    """
     total = torch.zeros((), dtype=next(iter(a.values())).dtype, device=next(iter(a.values())).device)
     for name in a:
         if a[name].ndim > 1:
@@ -39,7 +42,7 @@ def layerwise_cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
 
 
 def cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-    """1 − cosine of the whole gradient."""
+    """1 − ⟨p, q⟩ / (‖p‖ ‖q‖ + ε) of the whole gradient, with ε and norms as in `layerwise_cosine`."""
     p, q = (torch.cat([part.flatten() for part in g.values()])[None] for g in (a, b))
     return 1 - (p * q).sum() / (_norm(p) * _norm(q) + EPSILON).squeeze()
 

@@ -85,8 +85,11 @@ def fit(
     DivergenceError: a loss, a gradient or the teacher is not finite, or an `Implicit` series grows
         without bound; the teacher stays as the last good update left it, the message says which step
         that was and what to change, and the error carries the history.
-    DataError: the checkpoint is damaged or none. ValueError: it is of another run. OSError: it
-        cannot be written; the old one stays. None of them changes the file. ConnectionError: under
+    ValueError: nothing can be learned, or a student or generator is not what it must be: both run once
+        before anything is trained. The checkpoint is of another run, of other data, another start or
+        another student: the message says which.
+    DataError: the checkpoint is damaged or none. BlockingIOError: another run has it. OSError: it cannot
+        be written; the old one stays. None of them changes the file. ConnectionError: under
         `torchrun` another process has ended; the teacher is as the last whole update left it.
     """
     asked = Arguments(

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from gtnlib.inner.step import StudentRun
 from gtnlib.judge.evaluate import evaluate
 from gtnlib.outer.arguments import Arguments
 from gtnlib.outer.checkpoint import Checkpoint
+from gtnlib.outer.fingerprints import fingerprints
 from gtnlib.outer.history import History, OuterStep
 from gtnlib.outer.training import Training
 from gtnlib.support.errors import DivergenceError
@@ -51,7 +53,6 @@ class Run:
         if not groups:
             raise ValueError("nothing can be learned: no parameter of the teacher requires a gradient.")
         self.kernels: dict = {}
-        self._rehearse()
         self.parameters = [p for group in groups for p in group["params"]]
         self.training = Training(
             teacher,
@@ -61,8 +62,10 @@ class Run:
             [0] * asked.students_per_step,
             compiled=asked.compile if isinstance(asked.compile, bool) else None,
         )
-        self.file = Checkpoint(checkpoint, checkpoint_seconds, asked.identity())
+        begun = partial(fingerprints, teacher, asked.student, asked.data)
+        self.file = Checkpoint(checkpoint, checkpoint_seconds, asked.identity(), begun)
         self.show = progress and self.first
+        self.begun, self.bar = False, progress_bar(0, "", False)
         self.trouble: str | None = None
 
     def _rehearse(self) -> None:
@@ -96,28 +99,36 @@ class Run:
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Begin, or go on from the checkpoint; show the bar; keep the checkpoint; end when interrupted."""
-        asked, training, file = self.asked, self.training, self.file
-        saved = file.read(self.ranks)
-        done = 0 if saved is None else len(saved[1].get("records", ()))
-        self.bar = progress_bar(asked.outer_steps, type(asked.metagrad).__name__, self.show, done)
-        with (
-            self.bar,
-            tensor_cores(asked.precision, asked.data.device),
-            file if self.first else contextlib.nullcontext(),
-        ):
-            if saved is not None:
-                training.restore(*saved, file.path, self._build)
-            else:
-                self._keep()
-                file.write()  # now, to fail now if it cannot be written
-            self.schedule = torch.optim.lr_scheduler.LambdaLR(
-                training.optimizer, self._decay, last_epoch=len(self.history) - 1
-            )
+        with contextlib.ExitStack() as entered:
             try:
+                self._begin(entered)
                 yield
             except KeyboardInterrupt:
                 self.history.interrupted = True
-                self.bar.set_postfix_str("interrupted")
+                if not self.begun:  # there is no step to interrupt yet
+                    yield
+                else:
+                    self.bar.set_postfix_str("interrupted")
+
+    def _begin(self, entered: contextlib.ExitStack) -> None:
+        asked, training, file = self.asked, self.training, self.file
+        self._rehearse()
+        if self.first:
+            entered.enter_context(file)
+        saved = file.read(self.ranks)
+        done = 0 if saved is None else len(saved[1].get("records", ()))
+        self.bar = progress_bar(asked.outer_steps, type(asked.metagrad).__name__, self.show, done)
+        entered.enter_context(self.bar)
+        entered.enter_context(tensor_cores(asked.precision, asked.data.device))
+        if saved is not None:
+            training.restore(*saved, file.path, self._build)
+        else:
+            self._keep()
+            file.write()  # now, to fail now if it cannot be written
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            training.optimizer, self._decay, last_epoch=len(self.history) - 1
+        )
+        self.begun = True
 
     def _decay(self, step: int) -> float:
         """Cosine decay, as a fraction of the first rate."""
@@ -130,7 +141,7 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """The outer steps that are left."""
-        for step in range(len(self.history), self.asked.outer_steps):
+        for step in range(len(self.history), 0 if self.history.interrupted else self.asked.outer_steps):
             self.started, self.trouble = time.perf_counter(), None
             self.training.optimizer.zero_grad()
             yield step

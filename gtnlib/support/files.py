@@ -13,11 +13,13 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
@@ -57,6 +59,35 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
                 "what was there before is unchanged."
             ) from error
         raise
+
+
+@contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Keep a file or folder to oneself, by PATH.lock beside it, which the end of the process opens too.
+
+    Raises BlockingIOError if another process or thread has it, OSError if its folder cannot be written to.
+    """
+    path = check_path("path", path)
+    place = path.with_name(path.name + ".lock")
+    lock = FileLock(place, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(
+            f"{path} is in use by another run, and two would write over each other. Wait for its end, or "
+            "choose another place."
+        ) from None
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {error.strerror or error}. Choose another folder; what was there before "
+            "is unchanged."
+        ) from error
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        lock.release()
 
 
 # ---------------------------------------------------------------- digests

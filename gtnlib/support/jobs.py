@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from gtnlib.support.errors import DataError, check_choice, check_count, check_path
-from gtnlib.support.files import read_json, sealed, write_whole
+from gtnlib.support.files import locked, read_json, sealed, write_whole
 from gtnlib.support.identity import code, differences, plain
 from gtnlib.support.progress import progress_bar
 
@@ -134,11 +134,17 @@ def run_jobs(jobs: Mapping[str, dict], measure: Callable[[dict], dict], folder: 
         method `portable`, what that makes of a job is sent to the worker in its place.
     pool: who measures.
 
-    Raises ValueError if the folder holds a result of another job under a name, DataError if one is
-    damaged, and nothing is measured then; ValueError if a worker runs other code than this process.
+    Raises BlockingIOError if the folder is in use by another run, ValueError if it holds a result of
+    another job under a name, DataError if one is damaged, and nothing is measured then; ValueError if a
+    worker runs other code than this process.
     """
     folder = check_path("folder", folder)
     jobs = {name: plain(job) for name, job in jobs.items()}
+    with locked(folder):
+        return _run(jobs, measure, folder, pool, progress)
+
+
+def _run(jobs: Mapping[str, dict], measure, folder: Path, pool: Pool, progress: bool) -> dict[str, dict]:
     stored = {name: _read(folder / f"{name}.json", job) for name, job in jobs.items()}
     results = {name: result for name, result in stored.items() if result is not None}
     left = [name for name in jobs if name not in results]

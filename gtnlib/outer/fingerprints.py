@@ -1,0 +1,56 @@
+"""What a run begins with, beyond its arguments: the data, the teacher, and what its students compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gtnlib.data.sets import Dataset
+from gtnlib.inner.flat import FlatStudent
+from gtnlib.students.build import make_student
+from gtnlib.support.files import digest_of
+from gtnlib.support.seeds import derive_seed
+
+
+def fingerprints(teacher: torch.nn.Module, student, data: Dataset) -> dict:
+    """Digests of data and teacher, and the scores of one student of every kind on two fixed images."""
+    parts = {"train": data.train, "validation": data.validation}
+    held = {f"{name}.{what}": getattr(part, what) for name, part in parts.items() if part is not None
+            for what in ("images", "labels")}  # fmt: skip
+    kinds = student if isinstance(student, Sequence) else [student]
+    return {"data": digest_of(held), "teacher": digest_of(_tensors(teacher)),
+            "students": [_scores(kind, data) for kind in kinds]}  # fmt: skip
+
+
+def _tensors(teacher: torch.nn.Module) -> dict[str, Tensor]:
+    return dict([*teacher.named_parameters(), *teacher.named_buffers()])
+
+
+@torch.no_grad()
+def _scores(kind, data: Dataset) -> list[float]:
+    seed = derive_seed("fingerprint")
+    student = FlatStudent(make_student(kind, data.shape, data.num_classes, seed).to(data.dtype))
+    x = torch.randn(2, *data.shape, generator=torch.Generator().manual_seed(seed), dtype=data.dtype)
+    return student.logits(student.initial(), x).flatten().tolist()
+
+
+def strangers(stored: Mapping, given: Mapping, tensors: Mapping[str, Tensor]) -> list[str]:
+    """One phrase for each that is another one than in a checkpoint with these tensors.
+
+    A file from before there were fingerprints says nothing. A teacher that is as far as the file is the
+    same one; students may differ by rounding.
+    """
+    found = []
+    if stored.get("data", given["data"]) != given["data"]:
+        found.append("the images or labels of the data are others there")
+    reached = {name.removeprefix("teacher."): t for name, t in tensors.items() if name.startswith("teacher.")}
+    if given["teacher"] not in (stored.get("teacher", given["teacher"]), digest_of(reached)):
+        found.append("the teacher started from other values there")
+    one, other = (
+        torch.tensor(each["students"], dtype=torch.float64) for each in ({**given, **stored}, given)
+    )
+    if one.shape != other.shape or not torch.allclose(one, other, 1e-3, 1e-3 * float(other.abs().max())):
+        found.append("the students compute something else there")
+    return found
