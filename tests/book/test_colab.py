@@ -13,6 +13,7 @@ import yaml
 pytest.importorskip("sphinx_exercise")
 ROOT = Path(__file__).parents[2]
 HOME = "https://example.org/deep/book/"
+sys.path.insert(0, str(ROOT / "book"))  # where Sphinx finds the extensions, too
 spec = importlib.util.spec_from_file_location("colab", ROOT / "book" / "colab.py")
 colab = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(colab)
