@@ -44,7 +44,8 @@ class Judgement(Experiment):
     real_epochs: of a training by `long` on all real images, for the scores; 0 for none.
     seeds: students of a lesson; long_seeds: of the protocols by epochs, of all real images at most 3.
 
-    The record's results hold for every cell, by name as "SOURCE.PROTOCOL": images, steps, choice (its
+    The record's results hold for every cell, by name as "SOURCE.PROTOCOL", where PROTOCOL is also "hard" if a
+    teacher's labels are learned, for `long` with hard ones: images, steps, choice (its
     place among the options), validation (accuracies of every option), test_accuracy (a value per seed),
     diverged (students) and seconds (mean of training).
     """
@@ -95,6 +96,9 @@ class Judgement(Experiment):
             yield f"{name}.lesson", Lessons(name), count, [Recipe(), *self.grid]
             for what, protocol in self.protocols.items():
                 yield f"{name}.{what}", Lessons(name), count, self._rated(protocol, count)
+            if lessons.soft and self.long:
+                hard = replace(self.long, hard=True)
+                yield f"{name}.hard", Lessons(name), count, self._rated(hard, count)
         for source in self.baselines:
             for count, steps, batch in lengths:
                 recipes = [replace(recipe, steps=steps) for recipe in self.grid]

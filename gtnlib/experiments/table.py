@@ -76,7 +76,8 @@ def judgement(record: Record) -> Iterator[tuple[str, ...]]:
                 low, high = 100 * interval.low, 100 * interval.high
                 gain = f"{100 * interval.value:+.1f} ({low:+.1f} to {high:+.1f})"
             if "all.long" in found:
-                lrs = f"{label_robust(found['all.long'].mean, one.mean, two.mean):.3f}"
+                hard = found.get(f"{name}.hard", one).mean
+                lrs = f"{label_robust(found['all.long'].mean, one.mean, two.mean, hard):.3f}"
             if "augmented" in both:
                 augmented, plain = ([one.mean, two.mean] for one, two in (both["augmented"], both["long"]))
                 ars = f"{augmentation_robust((augmented[0], augmented[1]), (plain[0], plain[1])):.3f}"

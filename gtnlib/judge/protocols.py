@@ -24,6 +24,7 @@ class Protocol:
     rate: learning rate; from half of the epochs on, `drop` times it, with the momentum starting over.
     momentum, weight_decay, batch_size: of SGD; the last batch of an epoch may be smaller.
     augment: what is done to every batch, drawn anew; None for nothing.
+    hard: take the most probable class in place of learned labels.
     """
 
     epochs: int | None = None
@@ -33,6 +34,7 @@ class Protocol:
     weight_decay: float = 5e-4
     batch_size: int = 256
     augment: Augment | None = None
+    hard: bool = False
 
     def __post_init__(self):
         if self.epochs is None:
@@ -62,6 +64,8 @@ class Protocol:
         draws the orders and augmentations.
         """
         assert self.epochs is not None
+        if self.hard and labels.is_floating_point():
+            labels = labels.argmax(1)
         step, half = 0, (self.epochs + 1) // 2
         learned = [p for p in module.parameters() if p.requires_grad]
         for epoch in range(self.epochs):

@@ -139,6 +139,23 @@ def test_diverged_students_are_counted_in_record_and_table(context, capsys):
     assert "2 diverged" in capsys.readouterr().out.splitlines()[1]
 
 
+def test_a_teacher_with_learned_labels_is_judged_with_hard_ones_too(context, capsys):
+    teacher = PixelTeacher(2, shape=(1, 8, 8), num_classes=3, steps=6, learn_labels=True)
+    with torch.no_grad():  # all but uniform, and the most probable class is the one before
+        teacher.label_logits.copy_(torch.eye(3)[(teacher.labels + 2) % 3] * 0.01)
+    save_teacher(teacher, context.teachers / "soft.safetensors")
+    soft = replace(TOY, teachers=("soft",), grid=(Recipe("sgd", 0.1),), rates=(0.05,))
+    cells = soft.run(context).results["cells"]
+    mean = {name: sum(cell["test_accuracy"]) / 2 for name, cell in cells.items() if "lesson" not in name}
+    assert cells["soft.hard"]["test_accuracy"] != cells["soft.long"]["test_accuracy"]
+    lrs = label_robust(mean["all.long"], mean["soft.long"], mean["real-6.long"], mean["soft.hard"])
+    assert main(["table"], {"toy-judged": soft}, context.folder) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[1].split()[-2] == f"{lrs:.3f}"
+    assert [row.split("  ")[0] for row in rows[2:]] == ["real, 6 × 6", "real", "herding, 6 × 6", "herding",
+                                                        "all real"]  # fmt: skip
+
+
 def test_without_long_training_there_is_no_score(context, capsys):
     TOYS = {"toy-judged": replace(TOY, long=None, teachers=(), baselines=("real",))}
     record = TOYS["toy-judged"].run(context)

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gtnlib import (
     LESSON, LONG, LONG_AUGMENTED, MLP, Augment, ConvNet, DivergenceWarning, GeneratorTeacher, PixelTeacher,
@@ -58,7 +59,7 @@ def test_training_by_epochs_is_the_loop_written_out(augment, split, toy):
 
 
 def test_the_long_protocol_is_that_of_the_literature():
-    assert LONG == Protocol(300, 0.01, 0.1, 0.9, 5e-4, 256, None)
+    assert LONG == Protocol(300, 0.01, 0.1, 0.9, 5e-4, 256, None, False)
     assert LONG_AUGMENTED == Protocol(1000, 0.01, 0.1, 0.9, 5e-4, 256, Augment(4, 0.2, 45))
     assert LONG.steps(100) == 300 and LONG.steps(500) == 600
 
@@ -87,6 +88,15 @@ def test_the_lesson_is_the_default(toy):
     teacher = PixelTeacher(2, steps=6, **SHAPES)
     one, two = (evaluate(teacher, STUDENT, toy, 3, **named).accuracy for named in ({}, {"protocol": LESSON}))
     assert one == two
+
+
+def test_learned_labels_are_used_or_made_hard(toy):
+    lessons = PixelTeacher(2, steps=6, **SHAPES).teaching_set()
+    soft = replace(lessons, labels=0.6 * F.one_hot(lessons.labels, 3) + 0.4 / 3)
+    cases = (lessons, SHORT), (soft, replace(SHORT, hard=True)), (soft, SHORT)
+    one, two, other = (evaluate(each, STUDENT, toy, 2, every=1, protocol=protocol, progress=False).curves
+                       for each, protocol in cases)  # fmt: skip
+    assert torch.equal(one, two) and not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("protocol", [LESSON, Protocol(epochs=4, rate=1e20)], ids=["lesson", "epochs"])
