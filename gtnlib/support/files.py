@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,14 +33,15 @@ LIMIT = 2**30  # bytes that the arrays of one file may take when unpacked: 2.5 Ã
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
     """Write a file so that a stop at any moment leaves either the old one or the new one.
 
-    It is written beside its place, to a new file of a random name, NAME.â€¦.part, forced to the disk,
-    and moved. Raises OSError, with the old file as it was, if the folder cannot be written to or the
-    disk is full.
+    It is written beside its place, to a new file NAME.part, forced to the disk, and moved; what a kill
+    left under that name goes first. Raises OSError, with the old file as it was, if the folder cannot
+    be written to or the disk is full.
     """
     path = check_path("path", path)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
         with open(part, "xb") as file:  # never one that is there already, nor what a link points at
             file.write(content)
             file.flush()

@@ -159,11 +159,11 @@ def test_a_link_where_the_file_is_put_together_is_not_followed(write, read, path
 
 
 def test_the_new_file_is_made_exclusively(tmp_path, monkeypatch):
-    monkeypatch.setattr("secrets.token_hex", lambda n: "0")
-    os.symlink(tmp_path / "victim", tmp_path / "file.0.part")
+    """Even if a link is put there in the moment before."""
+    monkeypatch.setattr(Path, "unlink", lambda part, missing_ok: os.symlink(tmp_path / "victim", part))
     with pytest.raises(OSError, match="cannot write .*file: File exists"):
         write_whole(tmp_path / "file", b"content")
-    assert sorted(os.listdir(tmp_path)) == ["file.0.part"]
+    assert sorted(os.listdir(tmp_path)) == ["file.part"]
 
 
 @every_kind
