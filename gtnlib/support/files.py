@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
@@ -67,6 +66,8 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 
     Raises BlockingIOError if another process or thread has it, OSError if its folder cannot be written to.
     """
+    from filelock import FileLock, Timeout  # only where it is needed
+
     path = check_path("path", path)
     place = path.with_name(path.name + ".lock")
     lock = FileLock(place, timeout=0)
