@@ -4,7 +4,10 @@ The CPU's gradients are checked against finite differences and closed forms else
 """
 
 import copy
+import runpy
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +160,13 @@ def test_teachers_are_written_and_read_from_there(make, there, tmp_path):
     teacher.export(tmp_path / "set.npz")
     data = Dataset("toy", there.train, there.validation, there.test)
     assert evaluate(teacher, partial(MLP, widths=(8,)), data, 1).accuracy.mean >= 0
+
+
+@pytest.mark.parametrize("words, status", [([], 1), (["--allow-none"], 0)])
+def test_where_there_is_no_gpu_the_script_says_so(words, status, monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [str(script), *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == status and "There is no GPU here" in capsys.readouterr().out
