@@ -40,10 +40,10 @@ def limit(seconds: float, students: int, count: int, processes: int, bandwidth: 
     return seconds * students / processes + 8 * count * (processes - 1) / (processes * bandwidth)
 
 
-def train(steps: int) -> list[float]:
+def train(steps: int, students: int = STUDENTS) -> list[float]:
     """Seconds of every outer step but the first."""
     data = load_dataset("mnist", device="cpu")
-    history = fit(GeneratorTeacher(8, 64), Unrolled(), ConvNet, data, steps + 1, students_per_step=STUDENTS,
+    history = fit(GeneratorTeacher(8, 64), Unrolled(), ConvNet, data, steps + 1, students_per_step=students,
                   progress=False, compile=False)  # fmt: skip
     return [record.seconds for record in history.records[1:]]
 
@@ -60,7 +60,7 @@ def launched(processes: int, steps: int) -> float:
 
 def job(asked: dict) -> dict:
     """A short training, as a search has many."""
-    return {"seconds": train(asked["steps"])}
+    return {"seconds": train(asked["steps"], students=1)}
 
 
 def searched(workers: int, jobs: int) -> float:
