@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gtnlib.inner.flat import FlatStudent
 from gtnlib.inner.structure import structure
 from gtnlib.support.files import digest_of
+from gtnlib.support.operations import operations
 from gtnlib.support.precision import settings
 from gtnlib.support.seeds import lock
 
@@ -164,11 +165,9 @@ def worthwhile(student: FlatStudent, batch: tuple[Tensor, Tensor], inner_steps: 
 
     Never on a GPU, where what it saves has yet to be measured.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     x, y = batch
     if x.is_cuda:
         return False
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        student.loss(student.initial(), x.detach(), y)
-    return counter.get_total_flops() * inner_steps > WORTHWHILE
+    with torch.no_grad():
+        each = operations(lambda: student.loss(student.initial(), x.detach(), y))
+    return each * inner_steps > WORTHWHILE

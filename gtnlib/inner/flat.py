@@ -105,6 +105,7 @@ class FlatStudent:
 
     def features(self, w: Tensor, x: Tensor) -> Tensor:
         """What the module's last `nn.Linear` sees of images x, (N, D). ValueError if it has none."""
+        self._first_run(x)  # now, since a rehearsal has features of its own
         return features_of(self.module, lambda: self.logits(w, x), "the student").to(w.dtype)
 
     def loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:

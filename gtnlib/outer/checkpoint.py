@@ -71,12 +71,14 @@ class Checkpoint:
             raise DataError(
                 f"{self.path} is not a checkpoint, or is damaged: it has over {most} outer steps."
             )
-        found = found or strangers(state.get("fingerprints", {}), self.fingerprints, tensors)
+        begun = state.get("fingerprints", {})
+        found = found or strangers(begun, self.fingerprints, tensors)
         if found:
             raise ValueError(
                 f"checkpoint {self.path} is of another run: {'; '.join(found)}. Ask for the same again "
                 "to go on with it, or name another file to start anew; it was not changed."
             )
+        self.fingerprints = {**self.fingerprints, **begun}  # the run began where the file says
         return tensors, training
 
     def keep(self, tensors: dict[str, Tensor], training: dict) -> None:

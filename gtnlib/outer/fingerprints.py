@@ -20,8 +20,14 @@ def fingerprints(teacher: torch.nn.Module, student, data: Dataset) -> dict:
     held = {f"{name}.{what}": getattr(part, what) for name, part in parts.items() if part is not None
             for what in ("images", "labels")}  # fmt: skip
     kinds = student if isinstance(student, Sequence) else [student]
-    return {"data": digest_of(held), "teacher": digest_of(_tensors(teacher)),
+    now = digest_of(_tensors(teacher))
+    return {"data": digest_of(held), "teacher": now, "origin": getattr(teacher, "origins", {}).get(now),
             "students": [_scores(kind, data) for kind in kinds]}  # fmt: skip
+
+
+def leave(teacher: torch.nn.Module, start: str) -> None:
+    """Note, in the teacher as a run leaves it, the digest of what that run started from."""
+    teacher.origins = {digest_of(_tensors(teacher)): start}  # type: ignore[assignment]
 
 
 def _tensors(teacher: torch.nn.Module) -> dict[str, Tensor]:
@@ -39,14 +45,15 @@ def _scores(kind, data: Dataset) -> list[float]:
 def strangers(stored: Mapping, given: Mapping, tensors: Mapping[str, Tensor]) -> list[str]:
     """One phrase for each that is another one than in a checkpoint with these tensors.
 
-    A file from before there were fingerprints says nothing. A teacher that is as far as the file is the
-    same one; students may differ by rounding.
+    A file from before there were fingerprints says nothing. A teacher is the same one at the start, as far
+    as the file, or as the run left it; students may differ by rounding.
     """
     found = []
     if stored.get("data", given["data"]) != given["data"]:
         found.append("the images or labels of the data are others there")
     reached = {name.removeprefix("teacher."): t for name, t in tensors.items() if name.startswith("teacher.")}
-    if given["teacher"] not in (stored.get("teacher", given["teacher"]), digest_of(reached)):
+    same = stored.get("teacher", given["teacher"]), digest_of(reached)
+    if given["teacher"] not in same and given["origin"] not in same:
         found.append("the teacher started from other values there")
     one, other = (
         torch.tensor(each["students"], dtype=torch.float64) for each in ({**given, **stored}, given)

@@ -20,7 +20,7 @@ from gtnlib.inner.step import StudentRun
 from gtnlib.judge.evaluate import evaluate
 from gtnlib.outer.arguments import Arguments
 from gtnlib.outer.checkpoint import Checkpoint
-from gtnlib.outer.fingerprints import fingerprints
+from gtnlib.outer.fingerprints import fingerprints, leave
 from gtnlib.outer.history import History, OuterStep
 from gtnlib.outer.training import Training
 from gtnlib.support.errors import DivergenceError
@@ -116,6 +116,8 @@ class Run:
         if self.first:
             entered.enter_context(file)
         saved = file.read(self.ranks)
+        if file.path:
+            entered.callback(lambda: leave(asked.teacher, file.fingerprints["teacher"]))
         done = 0 if saved is None else len(saved[1].get("records", ()))
         self.bar = progress_bar(asked.outer_steps, type(asked.metagrad).__name__, self.show, done)
         entered.enter_context(self.bar)

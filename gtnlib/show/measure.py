@@ -7,28 +7,10 @@ from collections.abc import Callable
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from gtnlib.support.operations import operations
 
-class _Operations(TorchDispatchMode):
-    total = 0
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        result = operation(*args, **(kwargs or {}))
-        count = flop_registry.get(operation._overloadpacket)
-        self.total += count(*args, **(kwargs or {}), out_val=result) if count else 0
-        return result
-
-
-def operations(function: Callable[[], object]) -> int:
-    """Of all convolutions and matrix products in a call, as PyTorch counts them.
-
-    PyTorch's own FlopCounterMode asks for modules and does not see into `torch.func` transforms.
-    """
-    with _Operations() as counter:
-        function()
-    return counter.total
+__all__ = ["bytes_kept", "operations", "seconds"]
 
 
 class _Saved:

@@ -120,8 +120,13 @@ def test_interrupted_inside_a_step_the_file_holds_the_last_whole_one(make_metagr
 def test_the_same_teacher_goes_on_in_a_notebook(toy, tmp_path):
     """Where it stands is in the file, not in the teacher that is handed in."""
     teacher, path = pixels(), tmp_path / "run.safetensors"
-    train(lambda: teacher, Unrolled, toy, path, callback=stop_at(3, KeyboardInterrupt))
+    for step in (3, 5):
+        train(lambda: teacher, Unrolled, toy, path, callback=stop_at(step, KeyboardInterrupt))
+    train(pixels, Unrolled, toy, path, callback=stop_at(5, KeyboardInterrupt))  # as a new process would
     assert_same(train(lambda: teacher, Unrolled, toy, path), train(pixels, Unrolled, toy))
+    teacher.start_from(toy.train)
+    with pytest.raises(ValueError, match="the teacher started from other values there"):
+        train(lambda: teacher, Unrolled, toy, path)
 
 
 def test_compiled_students_go_on(toy, tmp_path, quick_compile):
