@@ -1,8 +1,7 @@
 """Random shifts, scalings and rotations of images, one draw per image, differentiable in the images.
 
-By `affine_grid` and `grid_sample`, since no library makes this draw at the speed of a small student:
-torchvision's v2 draws once per batch (image by image it took 17 × as long as this), kornia draws per
-image but each kind on its own (4 ×) or one kind per batch (2 ×).
+By `affine_grid` and `grid_sample`, since no library makes this draw: torchvision's v2 draws once per
+batch, kornia draws per image, but each kind on its own, or one kind per batch.
 """
 
 from __future__ import annotations
