@@ -14,7 +14,8 @@ SELECTION_SEEDS = range(1000, 1002)  # of the students that choose; never measur
 
 @dataclass(frozen=True)
 class Choice:
-    """place: by name, that of the option with the best mean validation accuracy; of equals, the first.
+    """place: by name, that of the option with the best mean validation accuracy among those none of whose
+    students diverged; of equals, the first.
 
     accuracy: by name, of every option its students' validation accuracies; none if its teacher diverged.
     seconds: all of it took.
@@ -30,9 +31,10 @@ def choose(options: Mapping[str, Sequence[dict]], measure: Callable[[dict], dict
     """Choose for every name among its jobs; where there is only one, nothing is measured.
 
     options: by name, jobs as for `run_jobs`. measure: gives {"accuracy": {"validation": […]},
-        "seconds": […]}. folder: keeps the result of every job, as NAME-PLACE.json.
+        "seconds": […], "diverged": …}; without the last, none did.
+    folder: keeps the result of every job, as NAME-PLACE.json.
 
-    Raises ValueError if every option of a name diverged.
+    Raises ValueError if students diverged in every option of a name.
     """
     jobs = {f"{name}-{i:02}": job for name, some in options.items() if len(some) > 1
             for i, job in enumerate(some)}  # fmt: skip
@@ -41,7 +43,8 @@ def choose(options: Mapping[str, Sequence[dict]], measure: Callable[[dict], dict
                 for name, some in options.items() if len(some) > 1}  # fmt: skip
     place = dict.fromkeys(options, 0)
     for name, each in accuracy.items():
-        means = [sum(values) / len(values) if values else -1 for values in each]
+        lost = [found[f"{name}-{i:02}"].get("diverged", 0) for i in range(len(each))]
+        means = [sum(values) / len(values) if values and not n else -1 for values, n in zip(each, lost)]
         if max(means) < 0:
             raise ValueError(f"every option of {name} diverged: there is nothing to choose.")
         place[name] = means.index(max(means))

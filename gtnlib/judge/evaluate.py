@@ -14,6 +14,7 @@ from gtnlib.inner.flat import FlatStudent, flat_student
 from gtnlib.inner.stacked import StackedStudent
 from gtnlib.inner.step import check_parameters, sgd
 from gtnlib.inner.structure import structure
+from gtnlib.judge.divergence import diverged
 from gtnlib.judge.protocols import LESSON, Protocol
 from gtnlib.judge.report import Report, Statistic
 from gtnlib.support.errors import DivergenceError, DivergenceWarning, check_choice, check_count, check_kind
@@ -74,12 +75,12 @@ def evaluate(
 
     Returns
     -------
-    Report with .accuracy (.mean, .std, .values), .steps, .curves (seeds, len(steps)) and .diverged;
-    if that is not 0, a DivergenceWarning is given as well.
+    Report with .accuracy (.mean, .std, .values), .steps, .curves (seeds, len(steps)) and .diverged, as
+    `gtnlib.judge.divergence` counts it; if that is not 0, a DivergenceWarning is given as well.
     """
     report = measure(teacher, student, data, seeds, steps, split, every, protocol, progress)
     if report.diverged:
-        warnings.warn(f"{report}: these count as networks that know nothing.", DivergenceWarning, 2)
+        warnings.warn(f"{report}: their accuracies are among the others.", DivergenceWarning, 2)
     return report
 
 
@@ -105,10 +106,11 @@ def measure(teacher, student, data, seeds, steps=None, split="test", every=None,
         steps = protocol.steps(len(lessons_of(teacher, data, seeds[0]).images))
     marks = sorted({*(() if every is None else range(0, steps, every)), steps})
     curve_of: dict[int, tuple[float, ...]] = {}
-    diverged = 0
+    lost = 0
     with progress_bar(len(seeds) * steps, "students", not own if progress is None else progress) as bar:
         for group in _groups(pupils, together=own and data.device.type == "cuda"):
             lessons = [lessons_of(teacher, data, seeds[i]) for i in group]
+            starts = [pupils[i].initial() for i in group]
             if own:
                 stack = StackedStudent([pupils[i] for i in group])
                 curve, w = _train(stack, lessons, marks, images)
@@ -117,10 +119,11 @@ def measure(teacher, student, data, seeds, steps=None, split="test", every=None,
                 generator = data.generator(derive_seed("protocol", seeds[group[0]]))
                 curve, w = _epochs(pupils[group[0]], lessons[0], protocol, generator, marks, images, bar)
             curve_of.update(zip(group, zip(*curve)))
-            diverged += int((~w.isfinite().all(-1)).sum())
+            ends = zip((pupils[i] for i in group), starts, w, lessons)
+            lost += sum(int(diverged(*end)) for end in ends)
     curves = [curve_of[i] for i in range(len(seeds))]
     final = Statistic(tuple(curve[-1] for curve in curves))
-    return Report(final, tuple(marks), torch.tensor(curves), split, diverged)
+    return Report(final, tuple(marks), torch.tensor(curves), split, lost)
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -50,8 +50,7 @@ class Report:
     steps: where the curve was measured.
     curves: (seeds, len(steps)).
     split: the part of the data they were measured on.
-    diverged: how many students ended with parameters that are not finite. They are among the others,
-        with the accuracy of a network that knows nothing.
+    diverged: how many students did, as `gtnlib.judge.divergence` counts it. They are among the others.
     """
 
     accuracy: Statistic

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gtnlib.data.sets import PARTS, Dataset
+from gtnlib.judge.divergence import diverged
 from gtnlib.judge.evaluate import accuracy, check_seeds, fresh, lessons_of
 from gtnlib.judge.protocols import Protocol
 from gtnlib.support.errors import check_choice, check_count, check_number
@@ -100,8 +101,7 @@ class Score:
     """What networks of one kind are worth after training, one value per seed.
 
     accuracy: by split, fractions. seconds: of training alone. steps: that each of them took.
-    diverged: how many ended with parameters that are not finite; they know nothing, and are among the
-        others.
+    diverged: how many did, as `gtnlib.judge.divergence` counts it; they are among the others.
     """
 
     accuracy: dict[str, tuple[float, ...]]
@@ -138,10 +138,10 @@ def score(
     if images is not None:
         measured = {name: part.first(images) for name, part in measured.items()}
     values: dict[str, list[float]] = {name: [] for name in splits}
-    seconds, steps, diverged = [], 0, 0
+    seconds, steps, lost = [], 0, 0
     for seed in seeds:
         trained, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
-        module = trained.module
+        module, start = trained.module, trained.initial()
         began = time.perf_counter()
         if isinstance(recipe, Recipe):
             steps = train(module, lessons, recipe)
@@ -151,9 +151,9 @@ def score(
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
         seconds.append(time.perf_counter() - began)
-        diverged += not trained.initial().isfinite().all()
+        lost += int(diverged(trained, start, trained.initial(), lessons))
         for name, split in measured.items():
             right = accuracy(trained, trained.initial(), split)
             assert isinstance(right, float)  # a list is for a StackedStudent
             values[name].append(right)
-    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps, diverged)
+    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps, lost)

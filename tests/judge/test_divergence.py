@@ -1,0 +1,120 @@
+"""Students that blow up are counted, those that learn badly are not, and no such rate is chosen."""
+
+import math
+import sys
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gtnlib import (
+    MLP, ConvNet, DivergenceError, DivergenceWarning, FlatStudent, PixelTeacher, Protocol, RealTeacher,
+    best_rate, evaluate,
+)  # fmt: skip
+from gtnlib.experiments import Context
+from gtnlib.experiments.choice import choose
+from gtnlib.inner.stacked import StackedStudent
+from gtnlib.judge.divergence import FAR, diverged
+from gtnlib.judge.training import Recipe, score
+
+KIND = {"shape": (1, 8, 8), "num_classes": 3}
+STUDENT = partial(MLP, widths=(8,))
+UNNORMALISED = partial(ConvNet, norm="none")
+
+
+def pixels(rate, **arguments):
+    return PixelTeacher(2, steps=4, rate=rate, **{**KIND, **arguments})
+
+
+@pytest.mark.parametrize("student", [STUDENT, ConvNet, UNNORMALISED], ids=["MLP", "ConvNet", "no norm"])
+@pytest.mark.parametrize("rate", [1e3, 1e6, 1e12])
+def test_students_whose_numbers_stay_finite_at_a_huge_rate_have_diverged(rate, student, toy):
+    teacher = RealTeacher(toy.train, 4, 30, rate=rate)
+    with pytest.warns(DivergenceWarning, match="of 4 students diverged"):
+        report = evaluate(teacher, student, toy, 4, every=1)
+    assert report.diverged == 4 and report.curves.isfinite().all()
+    assert score(teacher, student, toy, Recipe(), 4).diverged == 4
+
+
+def test_a_students_own_lessons_decide(toy):
+    """Of three that learn from six images at rate 10⁶ some have learned these by heart."""
+    teacher = pixels(1e6)
+    with pytest.warns(DivergenceWarning):
+        report = evaluate(teacher, STUDENT, toy, 3)
+    assert report.diverged == score(teacher, STUDENT, toy, Recipe(), 3).diverged > 0
+
+
+LEARN_BADLY = {
+    "not at all": (lambda toy: pixels(1e-12), {}),
+    "unnormalised": (lambda toy: RealTeacher(toy.train, 20, 6, rate=0.3), {"student": UNNORMALISED}),
+    "by heart": (lambda toy: pixels(0.1), {"protocol": Protocol(epochs=300, rate=0.1)}),
+    "at chance": (lambda toy: RealTeacher(toy.train, 20, 6, rate=1.0), {"student": ConvNet}),
+    "uniform labels": (lambda toy: replace(pixels(0.1).teaching_set(), labels=torch.full((6, 3), 1 / 3)), {}),
+    "soft labels": (lambda toy: pixels(0.1, learn_labels=True), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEARN_BADLY)
+def test_students_that_learn_badly_have_not_diverged(name, toy, recwarn):
+    build, arguments = LEARN_BADLY[name]
+    given = {"student": STUDENT, "progress": False, **arguments}
+    assert evaluate(build(toy), data=toy, seeds=3, **given).diverged == 0
+    assert not any(issubclass(w.category, DivergenceWarning) for w in recwarn)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_limit_is_ten_times_the_loss_of_guessing_or_of_the_start(soft):
+    """A student of one bias, with the right class's logit lowered: by it the loss is known."""
+    student = FlatStudent(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)))
+    lessons = pixels(0.1).teaching_set()
+    lessons = replace(lessons, labels=torch.zeros(6, dtype=torch.int64))
+    if soft:
+        lessons = replace(lessons, labels=F.one_hot(lessons.labels, 3).float())
+
+    def at(loss):
+        w = torch.zeros(student.size)
+        w[-3] = -(loss - math.log(2))  # log(1 + exp(l) + exp(l)) ≈ l + log 2
+        return w
+
+    limit = FAR * math.log(3)
+    cases = [(0.0, limit - 0.1, False), (0.0, limit + 0.1, True), (limit + 1, limit + 5, False),
+             (20.0, 199.0, False), (20.0, 201.0, True), (0.0, float("inf"), True)]  # fmt: skip
+    for before, after, wanted in cases:
+        start = torch.zeros(student.size) if before == 0 else at(before)
+        assert bool(diverged(student, start, at(after), lessons)) == wanted, (before, after)
+    assert bool(diverged(student, at(math.inf), at(limit - 1), lessons)) is False
+
+
+def test_rates_at_which_students_diverge_are_never_chosen(toy, tmp_path):
+    def at(rate):
+        return RealTeacher(toy.train, 30, 30, rate=rate)
+
+    small = partial(MLP, widths=(8,))
+    assert best_rate(at, small, toy, [1e3, 1e-9, 1e6]) == 1e-9
+    with pytest.raises(DivergenceError, match="students diverged at every rate of 1000.0, 1000000.0"):
+        best_rate(at, small, toy, [1e3, 1e6])
+
+
+def test_experiments_choose_no_option_in_which_a_student_diverged(tmp_path):
+    def measure(job):
+        return {"accuracy": {"validation": [job["value"]] * 2}, "seconds": [1], **job["more"]}
+
+    one, two, three = ({"value": v, "more": m} for v, m in ((0.9, {"diverged": 1}), (0.2, {"diverged": 0}),
+                                                            (0.1, {})))  # fmt: skip
+    context = Context(tmp_path, torch.device("cpu"), progress=False)
+    chosen = choose({"cell": [one, three, two]}, measure, tmp_path / "a", context)
+    assert chosen.place == {"cell": 2} and chosen.accuracy["cell"][0] == [0.9, 0.9]
+    with pytest.raises(ValueError, match="every option of cell diverged"):
+        choose({"cell": [one, one]}, measure, tmp_path / "b", context)
+
+
+def test_side_by_side_each_student_is_judged_by_its_own_lessons(toy, monkeypatch):
+    module = sys.modules["gtnlib.judge.evaluate"]
+    teacher = pixels(1e6)
+    in_turn = module.measure(teacher, STUDENT, toy, 6)
+    plain = module._groups
+    monkeypatch.setattr(module, "_groups", lambda pupils, together: plain(pupils, True))
+    monkeypatch.setattr(module, "StackedStudent", partial(StackedStudent, batched=True))
+    assert module.measure(teacher, STUDENT, toy, 6).diverged == in_turn.diverged
