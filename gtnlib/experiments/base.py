@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gtnlib.data.sets import default_device
+from gtnlib.experiments.agreement import Agreement
 from gtnlib.experiments.machine import commit, device_name, now, peak_memory_mb, versions
 from gtnlib.experiments.records import RECORDED, Record
 from gtnlib.support.errors import DataError, check_choice, check_number
@@ -140,10 +141,21 @@ class Tally:
         write_whole(self.path, json.dumps(sealed(self.state)).encode())
 
 
-def sampled(experiment: Experiment, what: str, sample: int, far: list[str], allowed: int = 0) -> Check:
-    """The outcome for a sample of so many measurements, of which those in `far` do not agree."""
+def sampled(experiment: Experiment, what: str, sample: int, far: list[str], allowed: int = 0,
+            remarks: Sequence[str] = ()) -> Check:  # fmt: skip
+    """The outcome for a sample of so many measurements, of which those in `far` do not agree.
+
+    remarks: on others, which do.
+    """
     agree = f"{experiment.name}: {sample} {what} measured again, {sample - len(far)} agree"
-    return Check(len(far) <= allowed, "; ".join([agree, *far]))
+    return Check(len(far) <= allowed, "; ".join([agree, *far, *remarks]))
+
+
+def compared(experiment: Experiment, what: str, found: Mapping[str, Agreement], allowed: int = 0) -> Check:
+    """The outcome for a sample of cells, by name."""
+    told = {good: [f"{name}: {one.said}" for name, one in found.items() if one.agrees == good and one.said]
+            for good in (True, False)}  # fmt: skip
+    return sampled(experiment, what, len(found), told[False], allowed, told[True])
 
 
 def check_arguments(name: str, given: Mapping, function, own: tuple = ()) -> None:

@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS, load_dataset
+from gtnlib.experiments.agreement import agreement
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, check_arguments
 from gtnlib.experiments.lessons import STUDENTS, named_student
 from gtnlib.experiments.records import Record, recorded, recorded_teacher
@@ -155,27 +156,29 @@ class Distillation(Experiment):
                 "inner_steps": list(reports[0].steps),
                 "inner_accuracy": [[[round(v, 6) for v in curve] for curve in report.curves.tolist()]
                                    for report in reports],
+                "diverged": [report.diverged for report in reports],
                 "images": len(teachers[0].teaching_set().images),
                 "outer_steps": self.fit_args["outer_steps"],
             },
         )  # fmt: skip
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
-        """New students of the recorded teacher: their mean must lie within three of the record's
-        standard deviations, over the students of that teacher, or 0.2 percentage points if that is more.
+        """New students of the recorded teacher must agree with those of the record, see `agreement`, or be
+        within 0.2 percentage points of them.
         """
         check_count("students", students)
         old = accuracies(record)[0]
         teacher = load_teacher(self.teacher_path(context.folder)).to(context.device)
         data = load_dataset(self.data, device=context.device)
         first = max(record.seeds["evaluation"], default=-1) + 1
-        new = evaluate(teacher, self.build_student(), data, range(first, first + students)).accuracy
-        tolerance = max(3 * old.std, SMALLEST_TOLERANCE)
-        passed = abs(new.mean - old.mean) <= tolerance
-        return Check(passed, (
+        report = evaluate(teacher, self.build_student(), data, range(first, first + students))
+        new, tolerance = report.accuracy, max(3 * old.std, SMALLEST_TOLERANCE)
+        within = abs(new.mean - old.mean) <= tolerance
+        found = agreement(old, new, SMALLEST_TOLERANCE, diverged=report.diverged)
+        return Check(found.agrees, (
             f"{self.name}: recorded {100 * old.mean:.2f} ± {100 * old.std:.2f} %, {students} new students "
-            f"{100 * new.mean:.2f} ± {100 * new.std:.2f} %, {'within' if passed else 'NOT within'} "
-            f"{100 * tolerance:.2f} percentage points"
+            f"{100 * new.mean:.2f} ± {100 * new.std:.2f} %, {'within' if within else 'NOT within'} "
+            f"{100 * tolerance:.2f} percentage points{found.said and '; ' + found.said}"
         ))  # fmt: skip
 
     def summary(self, record: Record) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS
-from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
+from gtnlib.experiments.agreement import agreement
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.choice import SELECTION_SEEDS, choose
 from gtnlib.experiments.lessons import REAL, Lessons, job, measuring, named_student
 from gtnlib.experiments.records import Record
@@ -159,11 +160,11 @@ class Judgement(Experiment):
         )  # fmt: skip
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
-        """Train new students in a sample of lessons, and one by epochs: every mean must be within three of
-        the record's standard deviations, or one percentage point if that is more.
+        """Train new students in a sample of lessons, and one by epochs: they must agree with the recorded
+        ones, see `agreement`, or be within one percentage point.
         """
         check_count("students", students)
-        stored, far = record.results["cells"], []
+        stored, again_of = record.results["cells"], {}
         cells = [cell for cell in self.cells(context.teachers) if cell[0] in stored]
         lessons = [cell for cell in cells if ".lesson" in cell[0]]
         sample = [*lessons[:: max(1, len(lessons) // SAMPLE)][:SAMPLE],
@@ -171,11 +172,11 @@ class Judgement(Experiment):
         for name, source, _, options in sample:
             seeds = range(len(self._seeds(name)), len(self._seeds(name)) + students)
             again = self._job(source, options[stored[name]["choice"]], seeds, "test", context.teachers)
-            new = Statistic(tuple(measuring(context, build)(again)["accuracy"]["test"]))
-            old = Statistic(tuple(stored[name]["test_accuracy"]))
-            if abs(new.mean - old.mean) > max(3 * old.std, SMALLEST_TOLERANCE):
-                far.append(f"{name}: recorded {old}, now {new}")
-        return sampled(self, f"of {len(stored)} cells", len(sample), far)
+            found = measuring(context, build)(again)
+            old, new = (Statistic(tuple(values)) for values in (stored[name]["test_accuracy"],
+                                                                found["accuracy"]["test"]))  # fmt: skip
+            again_of[name] = agreement(old, new, SMALLEST_TOLERANCE, diverged=found["diverged"])
+        return compared(self, f"of {len(stored)} cells", again_of)
 
     def summary(self, record: Record) -> str:
         return f"{self.name}: {len(self.teachers)} teachers, {len(record.results['cells'])} cells"

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS
-from gtnlib.experiments.base import Check, Context, Experiment, Tally, sampled
+from gtnlib.experiments.agreement import agreement
+from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.lessons import Lessons, job, measuring
 from gtnlib.experiments.records import Record
 from gtnlib.judge.report import Statistic
@@ -110,12 +111,12 @@ class Search(Experiment):
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
         """Train a sample of candidates anew, by every proxy in turn, with new seeds.
 
-        A network's accuracy after a short training scatters, a poor one's most of all: three times
-        the candidate's spread over the new seeds, or two percentage points if that is more, is
-        allowed, and all but one of the sample must keep to it.
+        A network's accuracy after a short training scatters, a poor one's most of all: all but one of
+        the sample must agree with the recorded ones by the spread over the new seeds, see `agreement`,
+        or be within two percentage points.
         """
         check_count("students", students)
-        architectures, names, far = self.architectures(), list(self.proxies), []
+        architectures, names, again_of = self.architectures(), list(self.proxies), {}
         seeds = range(self.proxy_seeds, self.proxy_seeds + max(students, 2))
         places = range(len(architectures))[:: max(1, len(architectures) // SAMPLE)][:SAMPLE]
         for k, i in enumerate(places):
@@ -124,9 +125,9 @@ class Search(Experiment):
             found = measuring(context, build)(again)
             old = Statistic(tuple(record.results["proxies"][name]["validation"][i]))
             new = Statistic(tuple(found["accuracy"]["validation"]))
-            if abs(old.mean - new.mean) > max(3 * new.std, SMALLEST_TOLERANCE):
-                far.append(f"{architectures[i]} by {name}: recorded {old}, now {new}")
-        return sampled(self, "candidates", len(places), far, allowed=1)
+            again_of[f"{architectures[i]} by {name}"] = agreement(
+                old, new, SMALLEST_TOLERANCE, new.std, found["diverged"])  # fmt: skip
+        return compared(self, "candidates", again_of, allowed=1)
 
     def summary(self, record: Record) -> str:
         return f"{self.name}: {self.candidates} candidates, {len(self.proxies)} proxies"

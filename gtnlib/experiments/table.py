@@ -13,7 +13,6 @@ from gtnlib.judge.intervals import difference
 from gtnlib.judge.report import Statistic
 from gtnlib.judge.scores import augmentation_robust, label_robust
 
-FAR = 0.02  # a spread above it is told by median and range
 DISTILLED = ("experiment", "images", "test accuracy", "teachers × students", "peak MB", "seconds", "steps")
 JUDGED = ("judged", "images", "lesson", "long", "augmented", "long, gain over real", "LRS", "ARS")
 
@@ -60,8 +59,7 @@ def judgement(record: Record) -> Iterator[tuple[str, ...]]:
         if name not in cells:
             return "-"
         count = cells[name]["diverged"]
-        text = found[name].robust() if count or found[name].std > FAR else str(found[name])
-        return f"{text}, {count} diverged" if count else text
+        return f"{found[name].full()}, {count} diverged" if count else str(found[name])
 
     for name in record.configuration["teachers"]:
         images = cells[f"{name}.lesson"]["images"]

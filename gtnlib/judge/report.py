@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+WIDE = 0.05  # a standard deviation above it is told with median and range
+
+
 @dataclass(frozen=True)
 class Statistic:
     """A number measured once per seed."""
@@ -33,8 +36,17 @@ class Statistic:
         """The smallest and the largest value."""
         return min(self.values), max(self.values)
 
+    @property
+    def wide(self) -> bool:
+        """Whether mean and standard deviation say little: some values lie far from the others."""
+        return self.std > WIDE
+
     def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %"
+        """Mean ± standard deviation of fractions, in percent; and median and range if they are wide."""
+        return self.full() if self.wide else f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %"
+
+    def full(self) -> str:
+        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %, median {self.robust()}"
 
     def robust(self) -> str:
         """Median and range, for values of which some may lie far from the others."""
@@ -64,4 +76,4 @@ class Report:
         if not self.diverged:
             return f"{self.accuracy} {after}"
         count = f"{self.diverged} of {len(self.accuracy.values)} students diverged"
-        return f"median {self.accuracy.robust()} {after}; {count}"
+        return f"{self.accuracy.full()} {after}; {count}"

@@ -55,7 +55,7 @@ def test_mean_and_standard_deviation():
     statistic = Statistic((0.5, 0.7, 0.9))
     assert statistic.mean == pytest.approx(0.7) and statistic.std == pytest.approx(0.2)
     assert Statistic((0.5,)).std == 0
-    assert str(statistic) == "70.0 ± 20.0 %"
+    assert str(statistic) == "70.0 ± 20.0 %, median 70.0 (50.0 to 90.0) %"
 
 
 def test_seeds_are_a_count_or_a_list(teacher, toy):

@@ -36,6 +36,7 @@ def few_steps() -> Comparison:
         sources={**teachers, **hundred, "passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])},
         students={"ConvNet": ("ConvNet", {})},
         steps=(4, 8, 16, 32, 64, 128),
+        seeds=5,
     )
 
 
@@ -47,6 +48,7 @@ def many_steps() -> Comparison:
         sources={"passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])},
         students={"ConvNet": ("ConvNet", {})},
         steps=(256, 512, 1024),
+        seeds=5,
     )
 
 

@@ -60,6 +60,7 @@ def transfer() -> Comparison:
             "real": (Lessons("real", batch_size=64), short),
         },
         students=TWELVE,
+        seeds=5,
     )
 
 
@@ -70,6 +71,7 @@ def transfer_mixed() -> Comparison:
         title="twelve networks taught by teachers that have met one of them, another one, or five",
         sources=chosen([one.name for one in (*HUNDRED, *MLPS, *MIXED)]),
         students=TWELVE,
+        seeds=5,
     )
 
 
