@@ -138,6 +138,7 @@ def outer_step(job: Mapping) -> dict:
     teacher = GeneratorTeacher(steps=job["steps"], **job["teacher_args"]).to(device)
     metagrad = METAGRADS[job["metagrad"]](**job["metagrad_args"])
     student, random = flat_student(partial(ConvNet, width=job["width"]), data), data.generator()
+    student.rehearse(data.train.images)  # as a fit does first; it brings modules of torch into memory
 
     def method():
         teacher.zero_grad()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from gtnlib.support.seeds import lock
 
@@ -23,13 +23,16 @@ WEIGHT_NORM = (
 )
 
 
-class _Attention(TorchDispatchMode):
-    """Notes whether attention runs in a fused kernel, which has no second derivative."""
+ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
+
+
+class _Attention(TorchFunctionMode):
+    """Notes whether attention may run in a fused kernel, which has no second derivative."""
 
     seen = False
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen |= "scaled_dot_product" in str(func) or "native_multi_head" in str(func)
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen |= getattr(func, "__name__", "") in ATTENTION
         return func(*args, **(kwargs or {}))
 
 
