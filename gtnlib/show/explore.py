@@ -85,7 +85,7 @@ def explore_neumann(hessian, v, terms: int = 20, share: float = 0.4, most: int =
     ----------
     hessian, v: H (2, 2), symmetric with positive eigenvalues, and v (2,).
     terms: K to begin with, terms after the first; at most `most`.
-    share: the scale α to begin with, as a multiple of 1/λ_max.
+    share: the scale α to begin with, as a multiple of 1/h_max, the largest eigenvalue.
     """
     from ipywidgets import HTML, FloatSlider, IntSlider
 
@@ -96,7 +96,7 @@ def explore_neumann(hessian, v, terms: int = 20, share: float = 0.4, most: int =
     if not np.allclose(hessian, hessian.T) or eigenvalues[0] <= 0:
         raise ValueError("H must be symmetric with positive eigenvalues.")
     count = IntSlider(terms, 0, most, description="terms K")
-    scale = FloatSlider(share, min=0.05, max=2.1, step=0.05, description="α · λ_max")
+    scale = FloatSlider(share, min=0.05, max=2.1, step=0.05, description="α · h_max")
     picture = HTML()
 
     def draw(_=None) -> None:
@@ -164,7 +164,7 @@ def draw_sums(hessian: np.ndarray, v: np.ndarray, path: np.ndarray, share: float
     right.minorticks_off()
     limits = min(1e-3, errors.min() / 2), max(2, 2 * errors.max())
     right.set(xlabel="terms $K$", ylabel="relative error", ylim=limits,
-              title=rf"$\alpha = {share:.3g}/\lambda_{{\max}}$: error {errors[-1]:.2g}")  # fmt: skip
+              title=rf"$\alpha = {share:.3g}/h_{{\max}}$: error {errors[-1]:.2g}")  # fmt: skip
     return _image(figure, f"Partial sums of the Neumann series with {len(path) - 1} terms after "
                           f"the first, at scale {share:.3g} over the largest eigenvalue; their "
                           f"relative error is {errors[-1]:.2g}.")  # fmt: skip

@@ -44,9 +44,11 @@ def player(figure: Figure, draw: Callable[[int], Any], frames: int, alt: str, fp
     """
     from IPython.display import HTML
 
+    figure.set_dpi(144)  # sharp on screens of two pixels a point; shown at the figure's own size
     animation = FuncAnimation(figure, draw, frames=frames, repeat=False, blit=False)
     html = animation.to_jshtml(fps=fps, default_mode="once")
     plt.close(figure)
     html = re.sub(r'<link rel="stylesheet"\s+href="https://[^"]*">', "", html)
-    html = html.replace("<img id=", f'<img alt="{alt}" id=')
+    width = f"width: {96 * figure.get_figwidth():.0f}px; max-width: 100%"
+    html = html.replace("<img id=", f'<img alt="{alt}" style="{width}" id=')
     return HTML(html.replace('<input id="_anim_slider', '<input aria-label="frame" id="_anim_slider'))

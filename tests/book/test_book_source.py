@@ -112,13 +112,29 @@ def test_visible_cells_are_the_idea_and_hidden_ones_draw(path):
         hidden = {"hide-input", "hide-cell"} & set(cell["metadata"].get("tags", []))
         if cell["cell_type"] != "code" or "remove-cell" in cell["metadata"].get("tags", []):
             continue
-        if hidden:
+        if "hide-cell" in hidden:
+            assert "relative_difference" in source(cell), "only checks against the library are folded whole"
+        elif hidden:
             assert re.search(r"plt\.subplots|show_images|player", source(cell)), source(cell)[:80]
             assert "print(" not in source(cell) and "table(" not in source(cell), source(cell)[:80]
         else:
             visible.append(len(source(cell).splitlines()))
     assert statistics.median(visible) <= 8, sorted(visible)
     assert max(visible) <= 25, sorted(visible)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_gap_is_to_be_filled_and_its_solution_must_be_right(path):
+    """A gap runs without harm, as `check` says that it is one; the solution asserts the same check."""
+    cells = read(path)["cells"]
+    gaps = [i for i, cell in enumerate(cells) if "gap" in cell["metadata"].get("tags", [])]
+    assert gaps, "no exercise to be filled in"
+    for i in gaps:
+        asked = re.search(r"^check\((?:.|\n)*", source(cells[i]), re.MULTILINE)
+        assert asked and "...  " in source(cells[i])
+        label = re.search(r"```\{solution-start\} (\S+)", source(cells[i + 1]))
+        assert label and f":label: {label[1]}" in source(cells[i - 1])
+        assert f"assert {asked[0].rstrip(';')}" in source(cells[i + 2]) and "..." not in source(cells[i + 2])
 
 
 def test_figures_take_their_colours_from_the_methods():

@@ -90,7 +90,7 @@ def test_the_neumann_picture_follows_its_sliders():
     first = error()
     controls["terms K"].value = 40
     assert "40 terms" in alt(picture) and error() < first
-    controls["α · λ_max"].value = 2.1
+    controls["α · h_max"].value = 2.1
     assert error() > 1, "too large a scale diverges"
 
 
