@@ -16,7 +16,7 @@ test: .venv/installed $(CACHE)/for-this-library
 	ruff check gtnlib tests
 	ruff format --check --quiet gtnlib tests
 	mypy
-	pytest --cov=gtnlib --cov-fail-under=95 tests
+	$(KEEP) pytest -n auto --maxprocesses=4 --dist worksteal --cov=gtnlib --cov-fail-under=98 tests
 	$(KEEP) pytest --nbmake --nbmake-timeout=900 notebooks
 
 book: .venv/installed $(CACHE)/for-this-library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -100,7 +101,7 @@ class Comparison(Experiment):
         check_count("students", students)
         cells, stored = list(self.cells()), record.results["cells"]
         seeds = range(self.seeds, self.seeds + students)
-        every = max(1, len(cells) // SAMPLE)
+        every = math.ceil(len(cells) / SAMPLE)
         again_of = {}
         for i in range(len(cells))[every // 2 :: every]:
             again = self._job(cells[i], stored[i]["recipe"], seeds, ["test"], context.teachers)

@@ -232,6 +232,15 @@ def test_costs_are_measured_in_processes_of_their_own(tmp_path, monkeypatch):
     assert len(found["seconds"]) == 2 and 100 < found["baseline"] < found["peak"] + 1
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="no peak of memory can be forgotten")
+def test_an_outer_step_is_measured_here_as_there(capsys, monkeypatch):
+    job = {**COST.settings()[1], "rounds": 1, "device": "cpu", "threads": 1}
+    monkeypatch.setattr("sys.argv", ["cost", json.dumps(job)])
+    costs.main()
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["seconds"]) == 1 and found["seconds"][0] > 0 and found["peak"] > 100
+
+
 def test_peaks_of_memory_are_those_of_the_rounds():
     """The first call holds 300 MiB, the later ones 60."""
     sizes = iter([300, 60, 60])

@@ -93,5 +93,17 @@ def test_a_tuned_cell_has_what_the_recorded_grid_found_best():
         assert words == max(found, key=lambda one: found[one].mean), name
 
 
+def test_a_tuned_cell_is_the_chosen_trial_for_longer(monkeypatch):
+    monkeypatch.setattr(tuned, "CHOSEN", {"tune-pixels-implicit-10": "from random, student 0.05, Adam 0.02"})
+    cell = tuned.tuned("implicit", 10)
+    assert (cell.start, cell.teacher_args["rate"], cell.teacher_args["final_rate"]) == (
+        "random",
+        0.05,
+        0.0025,
+    )
+    assert cell.fit_args == {"rate": 0.02, "outer_steps": tuned.METHODS["implicit"]["teacher"]}
+    assert (cell.name, cell.teacher_seeds, cell.evaluation_seeds) == ("tuned-pixels-implicit-10", 2, 10)
+
+
 def test_the_grid_is_the_same_for_every_method():
     assert len({tuple(trials.changes) for trials, _ in tuned.TUNING.values()}) == 1
