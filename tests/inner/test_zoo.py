@@ -6,11 +6,13 @@ they are classifiers.
 
 import warnings
 
+import gtnlib.inner.compiled
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from timm.models import nfnet
 from torch import nn
 from torch.func import functional_call
 
@@ -26,7 +28,7 @@ def groups(channels, **keywords):
     return nn.GroupNorm(1, channels)
 
 
-def batch(channels):
+def batch(channels, **keywords):
     """Batch normalisation by the batch at hand."""
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
@@ -38,6 +40,10 @@ def vision(build, norm=groups, **keywords):
 
 def image(name, size, **keywords):
     return lambda: timm.create_model(name, pretrained=False, num_classes=CLASSES, **keywords), size
+
+
+def mixer(**keywords):
+    return lambda: timm.models.MlpMixer(CLASSES, 16, patch_size=8, num_blocks=1, embed_dim=8, **keywords)
 
 
 # name: what builds it, side of its images, and the one clear error, or None.
@@ -63,6 +69,22 @@ ZOO = {
                              num_heads=2), None),
     "timm deit": (*image("deit_tiny_patch16_224", 16, img_size=16, patch_size=8, depth=1, embed_dim=12,
                          num_heads=2, drop_path_rate=0.0), None),
+    "vit, dropout": (
+        lambda: TV.VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=CLASSES, dropout=0.1), 16, DRAWS),
+    "mobilenet_v2": (vision(TV.mobilenet_v2, groups, width_mult=0.1, dropout=0.0,
+                            inverted_residual_setting=[[1, 8, 1, 1]]), 16, None),
+    "mobilenet_v2 as it is": (vision(TV.mobilenet_v2, None, width_mult=0.1), 32, STATE),
+    "timm resnet10t": (*image("resnet10t", 32, stem_width=4, channels=(4, 4, 4, 4), norm_layer=batch), None),
+    "timm resnet10t as it is": (*image("resnet10t", 32), STATE),
+    "timm vit_tiny, dropout": (*image("vit_tiny_patch16_224", 16, img_size=16, patch_size=8, depth=1,
+                                      embed_dim=12, num_heads=2, proj_drop_rate=0.1), DRAWS),
+    "timm mixer": (mixer(), 16, None),
+    "timm resmlp": (mixer(block_layer=timm.models.mlp_mixer.ResBlock, mlp_ratio=2,
+                          norm_layer=timm.models.mlp_mixer.Affine), 16, None),
+    "timm convnext_atto": (*image("convnext_atto", 32, depths=(1, 0, 0, 0), dims=(4, 4, 4, 4)), None),
+    "timm nfnet": (
+        lambda: nfnet.NormFreeNet(nfnet.NfCfg((1,), (8,), stem_type="3x3", stem_chs=4, group_size=4,
+                                              num_features=8), CLASSES), 16, None),
     "timm convmixer as it is": (*image("convmixer_768_32", 14), STATE),
 }  # fmt: skip
 STEPS, RATE, MOMENTUM = 2, 0.01, 0.5
@@ -101,7 +123,9 @@ class Whole:
 
 
 @pytest.mark.parametrize("build, size, refused", ZOO.values(), ids=ZOO.keys())
-def test_a_foreign_network_has_the_right_gradient_or_one_clear_error(build, size, refused, quick_compile):
+def test_a_foreign_network_has_the_right_gradient_or_one_clear_error(build, size, refused, monkeypatch):
+    monkeypatch.setattr(gtnlib.inner.compiled, "_kernels", {})
+    monkeypatch.setattr(torch, "compile", lambda graph, **keywords: graph)  # as traced
     data = data_of(size)
     teacher = PixelTeacher(1, STEPS, shape=(3, size, size), num_classes=CLASSES, rate=RATE,
                            momentum=MOMENTUM).double()  # fmt: skip
