@@ -225,9 +225,9 @@ def test_costs_are_measured_in_processes_of_their_own(tmp_path, monkeypatch):
                                           "megabytes": [11.0, 11.0], "baseline": [100.0, 100.0]}  # fmt: skip
     assert Record.load(tmp_path / "toy-cost.json").results == record.results
     assert COST.check(record, Context(tmp_path, CPU)).passed
-    record.results["cells"][2]["megabytes"] = [50.0, 50.0]
+    record.results["cells"][0]["megabytes"] = [50.0, 50.0]
     outcome = COST.check(record, Context(tmp_path, CPU))
-    assert not outcome.passed and "unrolled, 2 steps: 50 MiB, now 12" in outcome.message
+    assert not outcome.passed and "unrolled, 1 steps: 50 MiB, now 11" in outcome.message
     found = carry_out({**COST.settings()[0], "device": "cpu", "threads": 1})
     assert len(found["seconds"]) == 2 and 100 < found["baseline"] < found["peak"] + 1
 
