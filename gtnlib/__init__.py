@@ -10,6 +10,7 @@ Two teachers (pixels, a generator), three meta-gradients (unrolled, implicit, gr
     report = evaluate(teacher, student=ConvNet, data=mnist, seeds=5)
 """
 
+from gtnlib.support import interrupt as _interrupt  # noqa: F401  (first: what follows takes seconds)
 from gtnlib.students.space import Architecture, sample_architectures
 from gtnlib.data.augment import Augment
 from gtnlib.data.sets import Dataset, Split, default_device

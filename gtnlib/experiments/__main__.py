@@ -18,6 +18,7 @@ from gtnlib.experiments import EXPERIMENTS, Context, Experiment
 from gtnlib.experiments.records import RECORDED, Record, shipped
 from gtnlib.experiments.table import table
 from gtnlib.support.errors import DataError, DivergenceError, check_choice
+from gtnlib.support.interrupt import handled
 from gtnlib.support.jobs import Pool
 
 COMMAND = "python -m gtnlib.experiments"
@@ -150,4 +151,5 @@ def _table(experiments, folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    handled()
     sys.exit(main())

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn.utils import parametrizations, parametrize
 
 from gtnlib import (
@@ -74,6 +75,23 @@ def test_a_class_edited_between_two_fits_is_computed_as_it_is_now(edit, toy, qui
     finally:
         FACTOR["value"] = 1.0
     assert compiled == pytest.approx(eager, rel=1e-5) and compiled[0] != pytest.approx(first[0], rel=1e-3)
+
+
+def test_an_edited_class_is_compiled_anew_by_the_default_backend(toy, monkeypatch):
+    """By inductor, and the two examples of issue 21: an attribute, then `forward`."""
+    monkeypatch.setattr(gtnlib.inner.compiled, "_kernels", {})
+
+    class Edited(Net):
+        pass
+
+    losses = []
+    for edit in (lambda: None, lambda: setattr(Edited, "slope", 5.0), lambda: setattr(
+            Edited, "forward", lambda self, x: self.two(self.slope * self.one(x.flatten(1))))):  # fmt: skip
+        edit()
+        compiled, eager = (fitted(Edited, toy, compile=choice)[0] for choice in (True, False))
+        assert compiled == pytest.approx(eager, rel=1e-4)
+        losses.append(eager[0])
+    assert len(gtnlib.inner.compiled._kernels) == 9 and len({round(loss, 4) for loss in losses}) == 3
 
 
 FACTOR = {"value": 1.0}
@@ -417,13 +435,33 @@ def test_attention_has_all_three_meta_gradients(metagrad, toy):
 # ---------------------------------------------------------------- 8: parametrised students
 
 
-def test_parametrised_students_share_their_kernels(toy, quick_compile):
+class WeightNorm(nn.Module):
+    """w = g v / ‖v‖ by rows (Salimans and Kingma 2016), with plain operations."""
+
+    def forward(self, g, v):
+        return g * v / v.norm(dim=1, keepdim=True)
+
+    def right_inverse(self, w):
+        return w.norm(dim=1, keepdim=True), w
+
+
+def weight_norm(net):
+    parametrize.register_parametrization(net.one, "weight", WeightNorm())
+    return net
+
+
+@pytest.mark.parametrize("change", [unit, weight_norm])
+def test_parametrised_students_share_their_kernels(change, toy, quick_compile):
+    """At every outer step a fresh student: kernels, and graphs that the compiler has made, stay as many."""
     counts = []
-    keep = lambda *_: counts.append(len(gtnlib.inner.compiled._kernels))  # noqa: E731
-    fit(pixels(), Unrolled(real_batch_size=6), lambda: unit(Net()), toy, 4, progress=False, compile=True,
-        callback=keep)  # fmt: skip
-    assert counts == [3] * 4
-    assert structure(unit(Net())) == structure(unit(Net()))
+    keep = lambda *_: counts.append(  # noqa: E731
+        (len(gtnlib.inner.compiled._kernels), counters["stats"]["unique_graphs"]))  # fmt: skip
+    build = lambda: change(Net())  # noqa: E731
+    losses = [fit(pixels(), Unrolled(real_batch_size=6), build, toy, 4, progress=False, compile=choice,
+                  callback=callback).loss for choice, callback in ((True, keep), (False, None))]  # fmt: skip
+    assert len(counts) == 4 and len(set(counts)) == 1 and counts[0][0] == 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert structure(build()) == structure(build())
 
 
 # ---------------------------------------------------------------- generators
@@ -481,6 +519,18 @@ def test_gradients_are_switched_on(mode, toy):
     with torch.no_grad():
         Unrolled(real_batch_size=6)(teacher, run, toy.train, torch.Generator().manual_seed(0))
     assert teacher.images.grad.norm() > 0
+
+
+@pytest.mark.parametrize("curriculum", ["fresh", "fixed"])
+def test_judging_changes_nothing_of_a_teacher(curriculum, toy):
+    teacher = GeneratorTeacher(3, 6, batches=2, curriculum=curriculum, hidden=8, channels=4, **KIND)
+    before = {name: t.clone() for name, t in teacher.state_dict().items()}
+    one, two = (evaluate(teacher, Net, toy, 2, every=1).curves for _ in range(2))
+    score(teacher, Net, toy, Recipe(), 2)
+    assert torch.equal(one, two) and "noise" in before
+    for name, t in teacher.state_dict().items():
+        assert torch.equal(t, before[name]), name
+    assert teacher.training and all(p.grad is None for p in teacher.parameters())
 
 
 NOTHING = {

@@ -52,6 +52,7 @@ GIVEN = {
     "all": lambda b: setattr(b, "fp32_precision", "tf32"),
     "mkldnn.matmul": lambda b: setattr(b.mkldnn.matmul, "fp32_precision", "bf16"),
     "mkldnn.conv": lambda b: setattr(b.mkldnn.conv, "fp32_precision", "bf16"),
+    "mkldnn": lambda b: setattr(b.mkldnn, "fp32_precision", "bf16"),
     "legacy": lambda b: torch.set_float32_matmul_precision("medium"),
 }
 STATES = """
@@ -78,7 +79,7 @@ print(torch.backends.cuda.matmul.fp32_precision)
 
 
 @new_only
-@pytest.mark.parametrize("given", ["cuda.matmul", "all", "mkldnn.matmul"])
+@pytest.mark.parametrize("given", GIVEN)
 def test_the_new_settings_are_respected_and_put_back(given, tmp_path):
     """In a process of its own: what a user sets cannot be unset in this one."""
     here = Path(__file__).parent
