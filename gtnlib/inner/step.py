@@ -51,6 +51,9 @@ def inner_step(
     and momentum μ are 0-d. Returns new w, m.
     """
     check_parameters(check_kind("student", student, FlatStudent), w)
+    for name, value, shape in (("m", m, w.shape), ("rate", rate, ()), ("momentum", momentum, ())):
+        if isinstance(value, Tensor) and value.shape != shape:
+            raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}.")
     return student.compute(sgd, (w, m), (*batch, rate, momentum, weight_decay))
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +101,7 @@ def measure(teacher, student, data, seeds, steps=None, split="test", every=None,
     if every is not None:
         check_count("every", every)
     pupils = [fresh(student, data, seed) for seed in seeds]
+    check_fresh([pupil.module for pupil in pupils])
     if own:
         steps = teacher.steps if steps is None else check_count("steps", steps)
     else:
@@ -127,12 +129,16 @@ def measure(teacher, student, data, seeds, steps=None, split="test", every=None,
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """The seeds of so many students, or those given. Raises ValueError if there is none."""
+    """The seeds of so many students, or those given. Raises ValueError if there is none, or one twice."""
+    if isinstance(seeds, (Tensor, np.ndarray)) and seeds.ndim:
+        seeds = seeds.tolist()
     if not isinstance(seeds, Sequence) or isinstance(seeds, str):
         seeds = range(check_count("seeds", seeds))
     seeds = [check_count("every one of seeds", seed, 0) for seed in seeds]
     if not seeds:
         raise ValueError("seeds is empty: give at least one.")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds has one of {sorted(seeds)} twice: it gives the same student again.")
     return seeds
 
 
@@ -141,6 +147,13 @@ def fresh(student, data: Dataset, seed: int) -> FlatStudent:
     pupil = flat_student(student, data, derive_seed("evaluate", seed), data.dtype)
     pupil.rehearse(data.train.images, data.num_classes)
     return pupil
+
+
+def check_fresh(modules: Sequence[torch.nn.Module]) -> None:
+    """Raise TypeError if one network is to be several students."""
+    if len(set(map(id, modules))) < len(modules):
+        raise TypeError(f"student gives one and the same {type(modules[0]).__name__} at every call, but must "
+                        "build a fresh network.")  # fmt: skip
 
 
 def lessons_of(teacher, data: Dataset, seed: int):

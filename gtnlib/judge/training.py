@@ -17,7 +17,7 @@ from torch import nn
 
 from gtnlib.data.sets import PARTS, Dataset
 from gtnlib.judge.divergence import diverged
-from gtnlib.judge.evaluate import accuracy, check_seeds, fresh, lessons_of
+from gtnlib.judge.evaluate import accuracy, check_fresh, check_seeds, fresh, lessons_of
 from gtnlib.judge.protocols import Protocol
 from gtnlib.support.errors import check_choice, check_count, check_number
 from gtnlib.support.seeds import derive_seed
@@ -139,8 +139,11 @@ def score(
         measured = {name: part.first(images) for name, part in measured.items()}
     values: dict[str, list[float]] = {name: [] for name in splits}
     seconds, steps, lost = [], 0, 0
+    modules: list[nn.Module] = []
     for seed in seeds:
         trained, lessons = fresh(student, data, seed), lessons_of(teacher, data, seed)
+        modules = [*modules[-1:], trained.module]  # a network is trained in place
+        check_fresh(modules)
         module, start = trained.module, trained.initial()
         began = time.perf_counter()
         if isinstance(recipe, Recipe):
