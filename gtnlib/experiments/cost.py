@@ -104,7 +104,7 @@ class Cost(Experiment):
         nothing.
         """
         cells, settings, far = record.results["cells"], self.settings(), []
-        quickest = {}
+        quickest: dict[str, int] = {}
         for i in sorted(range(len(cells)), key=lambda i: min(cells[i]["seconds"])):
             quickest.setdefault(cells[i]["method"], i)
         places = quickest.values()
