@@ -2,6 +2,7 @@
 
 import functools
 import random
+import signal
 
 import gtnlib.inner.compiled
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from gtnlib import Dataset, FlatStudent, Split, load_dataset
 from gtnlib.support.seeds import seeded
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 torch.set_num_threads(1)  # the tensors are tiny, so more threads only wait for each other
 
 
