@@ -13,10 +13,14 @@ LEVEL = 0.01  # of the test, so that of a hundred good cells one is called far
 
 @dataclass(frozen=True)
 class Agreement:
-    """agrees: or not. said: both numbers, where they do not or where that they do says little; else ""."""
+    """agrees: or not. said: both numbers, where they do not or where that they do says little; else "".
+    tolerance: that of the means; within: whether they keep to it.
+    """
 
     agrees: bool
     said: str
+    tolerance: float
+    within: bool
 
 
 def agreement(old: Statistic, new: Statistic, least: float, std: float | None = None,
@@ -31,14 +35,16 @@ def agreement(old: Statistic, new: Statistic, least: float, std: float | None = 
     std: of students of this kind; default that of the recorded ones. diverged: of the new students.
     """
     p = float(stats.ks_2samp(old.values, new.values).pvalue)
-    shifted = abs(new.mean - old.mean) > max(3 * (old.std if std is None else std), least)
+    tolerance = max(3 * (old.std if std is None else std), least)
+    within = abs(new.mean - old.mean) <= tolerance
     apart = float(stats.wasserstein_distance(old.values, new.values)) > least
-    agrees, remarks = not (shifted or (apart and p < LEVEL)), list[str]()
-    if not agrees and not shifted:
+    agrees, remarks = within and not (apart and p < LEVEL), list[str]()
+    if not agrees and within:
         remarks.append(f"another distribution (p = {p:.2g})")
     if agrees and (old.wide or new.wide):
         remarks.append("they scatter, so that means agree says little")
     if diverged:
         remarks.append(f"{diverged} of {len(new.values)} diverged")
     said = f"recorded {old}, now {new}" if remarks or not agrees else ""
-    return Agreement(agrees, ": ".join(part for part in (said, "; ".join(remarks)) if part))
+    said = ": ".join(part for part in (said, "; ".join(remarks)) if part)
+    return Agreement(agrees, said, tolerance, within)

@@ -104,7 +104,7 @@ class Cost(Experiment):
         nothing.
         """
         cells, settings, far = record.results["cells"], self.settings(), []
-        quickest: dict[str, int] = {}
+        quickest: dict[int, int] = {}
         for i in sorted(range(len(cells)), key=lambda i: min(cells[i]["seconds"])):
             quickest.setdefault(cells[i]["method"], i)
         places = quickest.values()

@@ -172,13 +172,12 @@ class Distillation(Experiment):
         data = load_dataset(self.data, device=context.device)
         first = max(record.seeds["evaluation"], default=-1) + 1
         report = evaluate(teacher, self.build_student(), data, range(first, first + students))
-        new, tolerance = report.accuracy, max(3 * old.std, SMALLEST_TOLERANCE)
-        within = abs(new.mean - old.mean) <= tolerance
+        new = report.accuracy
         found = agreement(old, new, SMALLEST_TOLERANCE, diverged=report.diverged)
         return Check(found.agrees, (
             f"{self.name}: recorded {100 * old.mean:.2f} ± {100 * old.std:.2f} %, {students} new students "
-            f"{100 * new.mean:.2f} ± {100 * new.std:.2f} %, {'within' if within else 'NOT within'} "
-            f"{100 * tolerance:.2f} percentage points{found.said and '; ' + found.said}"
+            f"{100 * new.mean:.2f} ± {100 * new.std:.2f} %, {'within' if found.within else 'NOT within'} "
+            f"{100 * found.tolerance:.2f} percentage points{found.said and '; ' + found.said}"
         ))  # fmt: skip
 
     def summary(self, record: Record) -> str:

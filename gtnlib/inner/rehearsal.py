@@ -23,6 +23,7 @@ WEIGHT_NORM = (
 )
 
 
+# What PyTorch's attention is called by, its layers included.
 ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
 

@@ -1,5 +1,7 @@
 """Foreign students and generators: the right gradient, or one clear error before anything is trained."""
 
+import subprocess
+import sys
 import warnings
 from functools import partial
 
@@ -430,6 +432,30 @@ def test_what_is_pure_is_admitted_with_the_gradient_of_autograd(build, tiny):
 def test_attention_has_all_three_meta_gradients(metagrad, toy):
     assert all(map(float, fitted(Attending, toy, metagrad=metagrad, teacher=pixels(learn_rates=False))[0]))
     assert torch.backends.cuda.flash_sdp_enabled()  # put back
+
+
+@pytest.mark.parametrize("layer, attends", [
+    (Attending, True),
+    (lambda: nn.Sequential(nn.Flatten(1), nn.Unflatten(1, (8, 8)),
+                           nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), nn.Flatten(),
+                           nn.Linear(64, 3)), True),
+    (lambda: Grey(vit), True),
+    (Net, False),
+])  # fmt: skip
+def test_attention_is_seen(layer, attends, toy):
+    student = FlatStudent(layer())
+    student.rehearse(toy.train.images, CLASSES)
+    assert student.attends is attends
+
+
+def test_a_rehearsal_brings_no_compiler_into_memory():
+    program = (
+        "import sys, torch; from gtnlib import ConvNet, FlatStudent; s = FlatStudent(ConvNet()); "
+        "s.rehearse(torch.zeros(2, 1, 28, 28), 10); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 # ---------------------------------------------------------------- 8: parametrised students
