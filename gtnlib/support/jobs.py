@@ -90,12 +90,23 @@ def _by_dask(address: str | None, function: Callable, work: Iterator[tuple]) -> 
             submit = partial(client.submit, function, pure=False)
             running = dask.as_completed([submit(*parts) for parts in islice(work, ahead)], loop=client.loop)
             for future in running:
-                result = future.result()
+                result = _fetched(future, address)
                 future.release()  # or it is measured again if its worker is lost
                 yield result
                 for parts in islice(work, 1):
                     running.add(submit(*parts))
-    except (dask.scheduler.KilledWorker, CancelledError) as error:
+    except (dask.scheduler.KilledWorker, dask.comm.CommClosedError, dask.client.ClosedClientError,
+            CancelledError) as error:  # fmt: skip
+        raise _lost(address, error) from error
+
+
+def _fetched(future, address: str | None):
+    """The result of a job that has ended. It is fetched over the network, which may break just then."""
+    try:
+        return future.result()
+    except OSError as error:
+        if future.status == "error":  # what the job itself has raised
+            raise
         raise _lost(address, error) from error
 
 

@@ -9,6 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from gtnlib.experiments.lessons import Measuring
 from gtnlib.experiments.records import Record
 from gtnlib.judge.training import Recipe
 from gtnlib.support.identity import code
-from gtnlib.support.jobs import Pool, _one, run_jobs
+from gtnlib.support.jobs import Pool, _fetched, _one, run_jobs
 from gtnlib.teachers.files import save_teacher
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
@@ -166,6 +168,16 @@ def test_a_cluster_that_is_lost_is_one_error_and_keeps_what_came_back(cluster, t
     assert 0 < len(list(out.glob("*.json"))) < 500
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(OSError, match=address):
         run_jobs(jobs, slowly, out, Pool(1, "dask", address), progress=False)
+
+
+@pytest.mark.parametrize("status, message", [
+    ("finished", "the cluster at tcp://a:1 is lost: reset by peer What was measured is kept"),
+    ("error", "^reset by peer$"),  # the job's own
+])  # fmt: skip
+def test_a_network_that_breaks_under_a_result_is_no_error_of_the_job(status, message):
+    future = SimpleNamespace(status=status, result=Mock(side_effect=OSError("reset by peer")))
+    with pytest.raises(OSError, match=message):
+        _fetched(future, "tcp://a:1")
 
 
 def slowly(job):
