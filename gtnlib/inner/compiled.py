@@ -3,13 +3,14 @@
 A student's parameters come in through the vector w, and its constants beside it, so its module is only
 a structure, and one kernel serves every freshly initialised student of that structure, every teacher,
 every inner step and every T. A kernel is made once per `fit`, function, structure and shapes: `make_fx`
-traces the function, its `torch.func` gradients included, to one flat graph, and `torch.compile` turns
-the graph into machine code. Equal graphs share it, so nothing is compiled twice; and since every `fit`
-traces anew, what was edited in between is seen.
+traces the function, its `torch.func` gradients included, to one flat graph, which `torch.compile` turns
+into machine code on a CPU, and which a GPU records as one CUDA graph. Equal graphs share it, so nothing is
+compiled twice; and since every `fit` traces anew, what was edited in between is seen.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,8 +27,8 @@ from gtnlib.support.seeds import lock
 
 # A compilation costs up to a minute and makes every inner step faster; by how much is measured by
 # tests/benchmarks. It pays back once the forward passes of all inner steps add up to about this
-# many floating-point operations.
-WORTHWHILE = 3e12
+# many floating-point operations. To record CUDA graphs takes seconds, and saves milliseconds a step.
+WORTHWHILE, WORTHWHILE_ON_A_GPU = 3e12, 500
 
 MOST = 64  # kernels that are kept; beyond it, the one that was made first is forgotten
 
@@ -106,7 +107,6 @@ def _build(function: Callable, student: FlatStudent, layout: tuple, tensors: lis
         student.constants = {name: next(rest) for name in student.constants}
         return function(student, *(next(rest) if isinstance(a, _Kind) else a for a in layout))
 
-    cuda = tensors[0].is_cuda
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of the compiler itself are not the reader's
@@ -114,13 +114,11 @@ def _build(function: Callable, student: FlatStudent, layout: tuple, tensors: lis
             key = _identity(graph, tensors)
             if key in _kernels:
                 return _kernels[key]
-            mode = "reduce-overhead" if cuda else None  # on a GPU, replayed as one CUDA graph
-            kernel = torch.compile(graph, fullgraph=True, dynamic=False, mode=mode)
-            kernel(*tensors)
+            kernel = _recorded(graph, tensors) if tensors[0].is_cuda else _compiled(graph, tensors)
     except Exception as error:
         _warn_once(function.__name__, str(error).strip() or type(error).__name__)
         return eager
-    _kernels[key] = _copied(kernel) if cuda else kernel
+    _kernels[key] = kernel
     if len(_kernels) > MOST:
         del _kernels[next(iter(_kernels))]
     return _kernels[key]
@@ -137,12 +135,34 @@ def _identity(graph: torch.fx.GraphModule, tensors: list[Tensor]) -> str:
     return digest_of(constants, [*state, settings()])
 
 
-def _copied(kernel: Callable) -> Callable:
-    """A CUDA graph overwrites its results at the next replay, so hand out copies."""
+def _compiled(graph: torch.fx.GraphModule, tensors: list[Tensor]) -> Callable:
+    kernel = torch.compile(graph, fullgraph=True, dynamic=False)
+    kernel(*tensors)
+    return kernel
+
+
+@functools.cache
+def _pool():
+    """One memory for all CUDA graphs: they run one after the other, and their results are copied at once."""
+    return torch.cuda.graph_pool_handle()
+
+
+def _recorded(graph: Callable, tensors: list[Tensor]) -> Callable:
+    """On a GPU: one CUDA graph, recorded here, that every call replays on copies of its arguments."""
+    inputs = [t.clone() for t in tensors]
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # libraries choose and load their kernels before anything is recorded
+        for _ in range(2):
+            graph(*inputs)
+    torch.cuda.current_stream().wait_stream(aside)
+    recording = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recording, pool=_pool()):
+        results = graph(*inputs)
 
     def call(*tensors):
-        torch.compiler.cudagraph_mark_step_begin()
-        results = kernel(*tensors)
+        torch._foreach_copy_(inputs, list(tensors))
+        recording.replay()  # it overwrites its results every time, so hand out copies
         return results.clone() if isinstance(results, Tensor) else tuple(r.clone() for r in results)
 
     return call
@@ -161,13 +181,10 @@ def _warn_once(name: str, reason: str) -> None:
 
 
 def worthwhile(student: FlatStudent, batch: tuple[Tensor, Tensor], inner_steps: float) -> bool:
-    """Whether compiling pays back over so many inner steps on such batches; counted, not timed.
-
-    Never on a GPU, where what it saves has yet to be measured.
-    """
+    """Whether compiling pays back over so many inner steps on such batches; counted, not timed."""
     x, y = batch
-    if x.is_cuda:
-        return False
+    if x.is_cuda:  # where what it saves is the launching of kernels, whatever their size
+        return inner_steps > WORTHWHILE_ON_A_GPU
     with torch.no_grad():
         each = operations(lambda: student.loss(student.initial(), x.detach(), y))
     return each * inner_steps > WORTHWHILE

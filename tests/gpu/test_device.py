@@ -19,6 +19,7 @@ from gtnlib import (
     PixelTeacher, RealTeacher, ResNet, StudentRun, Unrolled, VisionTransformer, evaluate, fit,
 )  # fmt: skip
 from gtnlib.data.augment import Augment
+from gtnlib.inner.compiled import CompiledStudent
 from gtnlib.inner.stacked import StackedStudent
 from gtnlib.judge.training import Recipe, score
 from gtnlib.metagrad import DISTANCES
@@ -53,12 +54,12 @@ def student(seed=0, build=partial(ConvNet, SHAPE, CLASSES, width=4, depth=1)):
     return FlatStudent(seeded(build, seed).double())
 
 
-def gradients(metagrad, make, split, device, students):
+def gradients(metagrad, make, split, device, students, kind=FlatStudent):
     """The loss and the gradient of every parameter, with what is random drawn on the CPU."""
     teacher = make(learn_rates=metagrad.stacks)
     drawn = [metagrad.draw(teacher, 0, split, torch.Generator().manual_seed(i)) for i in range(len(students))]
     teacher, split, loss = teacher.to(device), split.to(device), 0.0
-    moved = [FlatStudent(copy.deepcopy(one.module).to(device)) for one in students]
+    moved = [kind(copy.deepcopy(one.module).to(device)) for one in students]
     drawn = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), drawn)
     if device.type == "cuda" and len(students) > 1:
         moved = [StackedStudent(moved, batched=True)]
@@ -78,6 +79,20 @@ def test_every_gradient_is_exact_in_float64(name, make, device, tiny):
     assert other == pytest.approx(one, rel=1e-9) and found.keys() == wanted.keys()
     for name in wanted:
         assert relative(found[name], wanted[name]) < 1e-8, name
+
+
+@pytest.mark.parametrize("name", ["unrolled", "blocks", "cg", "cosine"])
+def test_kernels_serve_every_student_exactly(name, device, tiny, monkeypatch):
+    if device.type == "cpu":
+        monkeypatch.setattr(torch, "compile", lambda graph, **keywords: graph)
+    kind = partial(CompiledStudent, kernels={})
+    for seed in range(2):  # the second is a replay
+        one, wanted = gradients(METAGRADS[name], generated, tiny, torch.device("cpu"), [student(seed)])
+        other, found = gradients(METAGRADS[name], generated, tiny, device, [student(seed)], kind)
+        assert other == pytest.approx(one, rel=1e-9)
+        for part in wanted:
+            assert relative(found[part], wanted[part]) < 1e-8, part
+    assert kind.keywords["kernels"]
 
 
 @pytest.mark.parametrize("name", STUDENTS)

@@ -1,7 +1,9 @@
 """Compiled students compute what eager ones do, and nothing is compiled twice."""
 
 import warnings
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import gtnlib.inner.compiled
 import pytest
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from test_unrolled import REAL, assert_equals_plain_autograd, call, generated, pixels, relative
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils._pytree import tree_leaves
 
 from gtnlib import MLP, ConvNet, FlatStudent, GradientMatching, Implicit, Unrolled, fit
 from gtnlib.inner.compiled import CompiledStudent, worthwhile
@@ -118,6 +121,54 @@ def test_what_cannot_be_compared_runs_eagerly_after_one_warning(tiny, no_kernels
     assert losses[0] == losses[1] and not gtnlib.inner.compiled._kernels
 
 
+# ---------------------------------------------------------------- CUDA graphs
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """What torch.cuda does of a recording, without a GPU: a replay computes into the same results again."""
+    recorded, current = [], []
+
+    class Graph:
+        def replay(self):
+            for old, new in zip(tree_leaves(self.results), tree_leaves(self.function(*self.inputs))):
+                old.copy_(new)
+
+    def function(*inputs):
+        results = (inputs[0] * 2, inputs[1] + 1)
+        if current:
+            graph = current[0]
+            graph.function, graph.inputs, graph.results = function, inputs, results
+        return results
+
+    @contextmanager
+    def record(graph, pool):
+        recorded.append(pool)
+        current.append(graph)
+        yield
+        current.clear()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, value in {"Stream": lambda: stream, "current_stream": lambda: stream, "graph": record,
+                        "stream": lambda stream: nullcontext(), "CUDAGraph": Graph,
+                        "graph_pool_handle": lambda: "pool"}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    gtnlib.inner.compiled._pool.cache_clear()
+    yield function, recorded
+    gtnlib.inner.compiled._pool.cache_clear()
+
+
+def test_a_recorded_graph_takes_copies_and_hands_out_copies(recorder):
+    function, recorded = recorder
+    a, n = torch.ones(3), torch.arange(2)
+    call = gtnlib.inner.compiled._recorded(function, [a, n])
+    first = call(a, n)
+    second = call(torch.full((3,), 5.0), n + 10)
+    assert first[0].tolist() == [2, 2, 2] and first[1].tolist() == [1, 2]
+    assert second[0].tolist() == [10, 10, 10] and second[1].tolist() == [11, 12]
+    assert a.tolist() == [1, 1, 1] and recorded == ["pool"]
+
+
 # ---------------------------------------------------------------- without a compiler
 
 
@@ -153,6 +204,8 @@ def test_it_pays_back_only_in_the_long_run():
     assert not worthwhile(big, batch, inner_steps=100 * 32)  # a notebook
     assert worthwhile(big, batch, inner_steps=1000 * 32)  # an evening
     assert not worthwhile(FlatStudent(MLP()), batch, inner_steps=1000 * 32)  # too small a student
+    there = SimpleNamespace(is_cuda=True), batch[1]
+    assert worthwhile(big, there, inner_steps=1000) and not worthwhile(big, there, inner_steps=100)
 
 
 @pytest.mark.parametrize("compile, kinds", [(True, {"compiled"}), (False, set()), ("auto", set())])
