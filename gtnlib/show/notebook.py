@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def warn_without_gpu(minutes: float = 2) -> None:
+def warn_without_gpu(minutes: int) -> None:
     """On Colab, which has GPUs to choose: say if none is chosen, and how long the page takes without."""
     if "google.colab" in sys.modules and not torch.cuda.is_available():
-        print("No GPU is chosen: see Runtime, Change runtime type. Without one this page takes about "
-              f"{minutes:g} minutes on two cores.")  # fmt: skip
+        time = "a minute" if minutes == 1 else f"{minutes} minutes"
+        print(f"No GPU is chosen: see Runtime, Change runtime type. Without one this page takes about {time} "
+              "on two cores.")  # fmt: skip
 
 
 def glue(name: str, value: object) -> None:

@@ -3,17 +3,19 @@
 import sys
 from types import ModuleType
 
+import pytest
 import torch
 
 from gtnlib.show.notebook import warn_without_gpu
 
 
-def test_colab_without_a_gpu_is_told_so_and_nobody_else(monkeypatch, capsys):
-    warn_without_gpu()
+@pytest.mark.parametrize("minutes, said", [(1, "about a minute on"), (3, "about 3 minutes on")])
+def test_colab_without_a_gpu_is_told_so_and_nobody_else(minutes, said, monkeypatch, capsys):
+    warn_without_gpu(minutes)
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    warn_without_gpu()
+    warn_without_gpu(minutes)
     assert not capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    warn_without_gpu(3)
-    assert "No GPU is chosen" in (said := capsys.readouterr().out) and "about 3 minutes" in said
+    warn_without_gpu(minutes)
+    assert "No GPU is chosen" in (printed := capsys.readouterr().out) and said in printed
