@@ -22,7 +22,7 @@ from torch import Tensor
 from gtnlib.data.sets import Split
 from gtnlib.inner.step import StudentRun, loss_gradient, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
-from gtnlib.metagrad.solvers import conjugate_gradients, largest_eigenvalue, neumann, residual
+from gtnlib.metagrad.solvers import InnerHessian, conjugate_gradients, largest_eigenvalue, neumann, residual
 from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_number
 
 SOLVERS = ("neumann", "stochastic-neumann", "cg")
@@ -86,7 +86,11 @@ class Implicit(MetaGradient):
         """All that is random in a call: the steps whose batches make up f, the real batch, and the
         place in f of the batch of every term of a stochastic series.
         """
-        steps, real = self._draw(teacher, generator), split.draw(self.real_batch_size, generator)
+        steps, distinct = list(range(teacher.batches)), teacher.batches
+        if self.batches is not None and self.batches < distinct:
+            order = torch.randperm(distinct, generator=generator, device=generator.device)
+            steps = order[: self.batches].tolist()
+        real = split.draw(self.real_batch_size, generator)
         if self.solver != "stochastic-neumann":
             return steps, real, None
         size = (self.neumann_terms,)
@@ -104,11 +108,11 @@ class Implicit(MetaGradient):
         batches = [teacher.batch(t) for t in steps]
         with torch.no_grad():
             v, loss = student.compute(loss_gradient, (w, *split.at(real)))
-            parts = [student.curvature(w, *batch) for batch in batches]
-            q = self._solve(parts, v, teacher.weight_decay + self.damping, places, run.memory)
-            inner = sum(part.gradient for part in parts) / len(parts) + teacher.weight_decay * w
+            hessian = InnerHessian(student, w, batches, teacher.weight_decay + self.damping)
+            q = self._solve(hessian, v, places, run.memory)
+            inner = sum(part.gradient for part in hessian.parts) / len(batches) + teacher.weight_decay * w
             self.diagnostics["inner_gradient"] = float(inner.norm())
-            adjoints = [[-mixed / len(parts) for mixed in part.mixed_products(q)] for part in parts]
+            adjoints = [[-mixed / len(batches) for mixed in part.mixed_products(q)] for part in hessian.parts]
         pull_back({part: a for batch, found in zip(batches, adjoints) for part, a in zip(batch, found)})
         return loss
 
@@ -122,24 +126,12 @@ class Implicit(MetaGradient):
             return None
         return f"the Neumann series grew to {grown:.3g} times its first term. {CURE}"
 
-    def _draw(self, teacher, generator: torch.Generator) -> list[int]:
-        """Steps whose batches make up the inner loss f."""
-        distinct = teacher.batches
-        if self.batches is None or self.batches >= distinct:
-            return list(range(distinct))
-        order = torch.randperm(distinct, generator=generator, device=generator.device)
-        return order[: self.batches].tolist()
-
-    def _solve(self, parts: list, v: Tensor, shift: float, places: list | None, memory: dict) -> Tensor:
-        """q ≈ (H + δ)⁻¹ v, with H the mean over the parts of f and `shift` = β + δ; notes diagnostics."""
-
-        def hessian(p: Tensor) -> Tensor:
-            return sum(part.hessian_product(p) for part in parts) / len(parts) + shift * p
-
+    def _solve(self, hessian: InnerHessian, v: Tensor, places: list | None, memory: dict) -> Tensor:
+        """q ≈ (H + δ)⁻¹ v, with `hessian` for H + δ; notes diagnostics."""
         if self.solver == "cg":
             q, self.diagnostics = conjugate_gradients(hessian, v, self.products, self.tolerance)
             return q
-        drawn = [lambda p, part=parts[k]: part.hessian_product(p) + shift * p for k in places or ()]
+        drawn = [hessian.of_batch(k) for k in places or ()]
         q, self.diagnostics = neumann(hessian, v, self.neumann_terms, self._scale(hessian, v, memory), drawn)
         if self.residual:
             self.diagnostics["residual"] = residual(hessian, q, v)

@@ -7,12 +7,43 @@ as plain numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from gtnlib.inner.flat import Curvature, FlatStudent
+
 Product = Callable[[Tensor], Tensor]
 SMALLEST = 1e-30  # stands for zero below a fraction bar
+
+
+class InnerHessian:
+    """H = ∂²f/∂w² at w, of f = the mean of ℓ over batches (x, y), and β/2 ‖w‖², as an operator.
+
+    parts: the `Curvature` of ℓ on every batch. `products` counts those taken with the Hessian of one batch.
+    """
+
+    def __init__(self, student: FlatStudent, w: Tensor, batches: Sequence[tuple[Tensor, Tensor]],
+                 weight_decay: float = 0.0):  # fmt: skip
+        self.parts = [student.curvature(w, *batch) for batch in batches]
+        self.weight_decay, self.products = weight_decay, 0
+
+    def of_batch(self, k: int) -> Product:
+        """The product of batch k alone, as a function of a vector (P,)."""
+        return partial(self._mean, self.parts[k : k + 1])
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """H p (P,)."""
+        return self._mean(self.parts, p)
+
+    def _mean(self, parts: Sequence[Curvature], p: Tensor) -> Tensor:
+        self.products += len(parts)
+        return sum(part.hessian_product(p) for part in parts) / len(parts) + self.weight_decay * p
+
+    def hypergradient(self, q: Tensor) -> Tensor:
+        """−(∂²f/∂w∂x)ᵀ q for the images of all batches (N, C, H, W), with q in place of H⁻¹ ∂L/∂w."""
+        return torch.cat([-part.mixed_products(q)[0] for part in self.parts]) / len(self.parts)
 
 
 def neumann(hessian: Product, v: Tensor, terms: int, scale: float,

@@ -206,9 +206,10 @@ def test_a_subset_of_batches_costs_and_teaches_only_itself(batches):
 
 
 def test_subsets_are_drawn_anew_and_repeat_with_the_generator():
-    metagrad, teacher = Implicit(batches=2), many_batches().teacher
+    metagrad, problem = Implicit(batches=2), many_batches()
+    teacher, split = problem.teacher, problem.split
     generators = [torch.Generator().manual_seed(3) for _ in range(2)]
-    one, two = ([tuple(metagrad._draw(teacher, g)) for _ in range(20)] for g in generators)
+    one, two = ([tuple(metagrad.draw(teacher, 0, split, g)[0]) for _ in range(20)] for g in generators)
     assert one == two and len(set(one)) > 3
     assert all(0 <= a < 4 and 0 <= b < 4 and a != b for a, b in one)
 
