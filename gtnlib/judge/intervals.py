@@ -43,25 +43,13 @@ def correlation_difference(one, two, truth, kind: str = "spearman", level: float
     _check(level, resamples)
 
     def statistic(one, two, truth, axis=-1):
-        return _along(one, truth, kind) - _along(two, truth, kind)
+        return correlate(one, truth, kind) - correlate(two, truth, kind)
 
     found = stats.bootstrap(
         (one, two, truth), statistic, paired=True, n_resamples=resamples, confidence_level=level,
         method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(float(statistic(one, two, truth)), *map(float, found.confidence_interval))
-
-
-def _along(one: np.ndarray, two: np.ndarray, kind: str) -> np.ndarray:
-    """`correlate` of the last axes of arrays (…, n)."""
-    if kind == "kendall":
-        pairs = zip(one.reshape(-1, one.shape[-1]), two.reshape(-1, two.shape[-1]))
-        return np.reshape([correlate(*pair, kind) for pair in pairs], one.shape[:-1])
-    a, b = (
-        ranks - ranks.mean(-1, keepdims=True) for ranks in (stats.rankdata(x, axis=-1) for x in (one, two))
-    )
-    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    return (a * b).sum(-1) / np.where(scale > 0, scale, 1)
 
 
 def _check(level: float, resamples: int) -> None:

@@ -39,15 +39,17 @@ def correlation(proxy, truth, kind: str = "spearman") -> float:
     """
     check_choice("kind", kind, KINDS)
     proxy, truth = check_pair(proxy, truth)
-    return correlate(proxy, truth, kind)
+    return float(correlate(proxy, truth, kind))
 
 
-def correlate(proxy: np.ndarray, truth: np.ndarray, kind: str) -> float:
-    """`correlation` without its checks."""
-    if np.ptp(proxy) == 0 or np.ptp(truth) == 0:
-        return 0.0
-    function = stats.spearmanr if kind == "spearman" else stats.kendalltau
-    return float(function(proxy, truth).statistic)
+def correlate(one: np.ndarray, two: np.ndarray, kind: str) -> np.ndarray:
+    """`correlation` without its checks, of the last axes of arrays (…, n)."""
+    if kind == "kendall":
+        pairs = zip(one.reshape(-1, one.shape[-1]), two.reshape(-1, two.shape[-1]))
+        return np.nan_to_num([stats.kendalltau(*pair).statistic for pair in pairs]).reshape(one.shape[:-1])
+    a, b = (stats.rankdata(x, axis=-1) - (x.shape[-1] + 1) / 2 for x in (one, two))
+    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return (a * b).sum(-1) / np.where(scale > 0, scale, 1)
 
 
 def bootstrap(proxy, truth, kind: str = "spearman", resamples: int = 2000, level: float = 0.95,
@@ -63,9 +65,9 @@ def bootstrap(proxy, truth, kind: str = "spearman", resamples: int = 2000, level
     check_number("level", level, 0, below=1)
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(proxy), size=(resamples, len(proxy)))
-    values = [correlate(proxy[rows], truth[rows], kind) for rows in drawn]
+    values = correlate(proxy[drawn], truth[drawn], kind)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(correlate(proxy, truth, kind), float(low), float(high))
+    return Interval(float(correlate(proxy, truth, kind)), float(low), float(high))
 
 
 def noise_ceiling(truth, splits: int = 100, seed: int = 0) -> float:

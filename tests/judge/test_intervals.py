@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gtnlib.judge.intervals import _along, correlation_difference, difference
-from gtnlib.judge.ranking import Interval, correlation
+from gtnlib.judge.intervals import correlation_difference, difference
+from gtnlib.judge.ranking import Interval, correlate, correlation
 
 
 def test_the_value_and_its_interval():
@@ -59,9 +59,10 @@ def test_the_difference_of_correlations():
         assert found.excludes(0)
         for trial in range(3):  # of a single row of many
             rows = np.random.default_rng(trial).integers(9, size=(2, 4, 12)).astype(float)
-            wanted = [correlation(a, b, kind) for a, b in zip(*rows)]
-            assert _along(*rows, kind) == pytest.approx(wanted)
-    assert _along(np.ones((1, 4)), np.arange(4.0)[None], "spearman") == 0
+            function = stats.spearmanr if kind == "spearman" else stats.kendalltau
+            wanted = [function(a, b).statistic for a, b in zip(*rows)]
+            assert correlate(*rows, kind) == pytest.approx(wanted)
+    assert correlate(np.ones((1, 4)), np.arange(4.0)[None], "spearman") == 0
     same = correlation_difference(one, one, truth, resamples=100)
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
