@@ -6,6 +6,7 @@ without one. Where prose names something public for the first time on a page, th
 """
 
 import re
+from itertools import groupby
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -68,13 +69,8 @@ def inline(text: str) -> str:
 
 def paragraphs(lines: list[str]) -> list[list[str]]:
     """Lines between empty lines."""
-    found: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip():
-            found[-1].append(line.rstrip())
-        elif found[-1]:
-            found.append([])
-    return [paragraph for paragraph in found if paragraph]
+    groups = groupby((line.rstrip() for line in lines), bool)
+    return [list(group) for written, group in groups if written]
 
 
 def body(lines: list[str]) -> list[str]:

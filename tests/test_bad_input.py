@@ -11,7 +11,6 @@ from gtnlib import (
     LeNet, PixelTeacher, RealTeacher, ResNet, Split, TeachingSet, Unrolled, VisionTransformer, evaluate,
     fit, load_dataset, make_student,
 )  # fmt: skip
-from gtnlib.data.load import class_names
 from gtnlib.students.networks import make_activation, make_norm
 from gtnlib.teachers.generator import Generator
 
@@ -38,7 +37,7 @@ NAMES = [
     case(ValueError, "name is 'fashion-mnist'.*Did you mean 'fashion_mnist'",
          lambda: load_dataset("fashion-mnist"), "data set"),
     case(ValueError, "name is 'MNIST'.*one of mnist, fashion_mnist, kmnist, cifar10",
-         lambda: class_names("MNIST"), "class names"),
+         lambda: load_dataset("MNIST"), "data set by its title"),
     case(ValueError, "distance is 'layerwise_cosine'.*Did you mean 'layerwise-cosine'",
          lambda: GradientMatching("layerwise_cosine"), "distance"),
     case(ValueError, "norm is 'instace'.*Did you mean 'instance'",

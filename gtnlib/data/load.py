@@ -13,7 +13,6 @@ import math
 import os
 import tarfile
 import zlib
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -224,15 +223,3 @@ def _no_download(name: str, folder: Path, error: Exception) -> DataError:
         f"{name} is not in {folder} and could not be downloaded ({error}). Connect to a network, "
         "or copy the files there, or name their folder with root= or GTNLIB_DATA."
     )
-
-
-def class_names(name: str) -> Sequence[str]:
-    """Names of the ten classes of a data set, by label."""
-    check_choice("name", name, STATISTICS)
-    if name == "fashion_mnist":
-        return "T-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,boot".split(",")
-    if name == "cifar10":
-        return "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck".split(",")
-    if name == "kmnist":
-        return "o,ki,su,tsu,na,ha,ma,ya,re,wo".split(",")
-    return [str(digit) for digit in range(10)]

@@ -141,13 +141,8 @@ class FlatStudent:
             return torch.autograd.grad(gradient, (w, *learnable(x, y)), a, materialize_grads=True)
 
     def hessian_product(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
-        """H a alone, of shape (P,)."""
-        if _differentiated(w, x, y):
-            return grad(lambda w: self.gradient(w, x, y) @ a)(w)
-        with torch.enable_grad():
-            w = w.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
-            return torch.autograd.grad(gradient, w, a, materialize_grads=True)[0]
+        """H a, of shape (P,), as `second_order` gives it."""
+        return self.second_order(w, x, y, a)[0]
 
     def curvature(self, w: Tensor, x: Tensor, y: Tensor) -> Curvature:
         """The second derivatives of ℓ at one point, for many products."""

@@ -16,13 +16,6 @@ from torch.overrides import TorchFunctionMode
 
 from gtnlib.support.seeds import lock
 
-STATISTICS = "Build normalisation layers with track_running_stats=False."
-WEIGHT_NORM = (
-    "torch's weight_norm is known for it: write the weight out, as in a parametrisation "
-    "that returns g * v / v.norm(), or build the network without."
-)
-
-
 # What PyTorch's attention is called by, its layers included.
 ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
@@ -61,7 +54,7 @@ def check_pure(who: str, module: nn.Module, call: Callable[[], Tensor]) -> tuple
     if changed:
         raise ValueError(
             f"the {who} keeps state in its buffer {changed[0]!r}, so training it is not a pure function. "
-            f"{STATISTICS}"
+            "Build normalisation layers with track_running_stats=False."
         )
     agree = isinstance(one, Tensor) and isinstance(two, Tensor) and _close(one, two)
     if drawn or (isinstance(one, Tensor) and not agree):
@@ -155,7 +148,11 @@ def check_second_order(student, x: Tensor, y: Tensor) -> None:
             floor = 1e-4 * torch.stack([part.norm() for part in shown]).max() + 1e-7
             if all((a - b).norm() <= 1e-3 * b.norm() + floor for a, b in zip(found, shown)):
                 return
-    raise ValueError(f"the student's second derivative is not that of its first. {WEIGHT_NORM}")
+    raise ValueError(
+        "the student's second derivative is not that of its first. torch's weight_norm is known for it: "
+        "write the weight out, as in a parametrisation that returns g * v / v.norm(), or build the network "
+        "without."
+    )
 
 
 def _first_order(student, w: Tensor, x: Tensor, y: Tensor) -> list[Tensor]:

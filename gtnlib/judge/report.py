@@ -46,12 +46,10 @@ class Statistic:
         return self.full() if self.wide else f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %"
 
     def full(self) -> str:
-        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %, median {self.robust()}"
-
-    def robust(self) -> str:
-        """Median and range, for values of which some may lie far from the others."""
-        low, high = self.range
-        return f"{100 * self.median:.1f} ({100 * low:.1f} to {100 * high:.1f}) %"
+        """With median and range, for values of which some may lie far from the others."""
+        low, high = (100 * value for value in self.range)
+        spread = f"{100 * self.median:.1f} ({low:.1f} to {high:.1f}) %"
+        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f} %, median {spread}"
 
 
 @dataclass(frozen=True)

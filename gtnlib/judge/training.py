@@ -86,9 +86,7 @@ def train(module: nn.Module, lessons, recipe: Recipe) -> int:
     group = optimizer.param_groups[0]
     for t in range(steps):
         rate, momentum = rates[t % len(rates)]
-        group["lr"] = rate
-        if recipe.optimizer == "sgd":
-            group["momentum"] = momentum
+        group.update(lr=rate, momentum=momentum)  # of which Adam takes the rate alone
         x, y = lessons.batch(t)
         optimizer.zero_grad()
         F.cross_entropy(module(x), y).backward()

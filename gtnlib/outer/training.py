@@ -83,11 +83,8 @@ class Training:
             born, self.compiled = int(state["born"]), state["compiled"]
             memories = [{str(name): float(value) for name, value in memory.items()}
                         for memory in state.get("memories", self.memories)]  # fmt: skip
-            if not len(memories) == len(state["students"]) == len(self.runs) or self.compiled not in (
-                None,
-                True,
-                False,
-            ):
+            fitting = len(memories) == len(state["students"]) == len(self.runs)
+            if not fitting or self.compiled not in (None, True, False):
                 raise ValueError("its parts do not fit together")
             tensors, runs, births = dict(tensors), list(self.runs), list(self.births)
             self.generator.set_state(tensors.pop("generator"))

@@ -16,10 +16,8 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from gtnlib.data.sets import Dataset, Split
-from gtnlib.inner.flat import flat_student
-from gtnlib.inner.step import StudentRun, train_student
-from gtnlib.judge.evaluate import accuracy
+from gtnlib.data.sets import Dataset
+from gtnlib.judge.evaluate import measure
 from gtnlib.show.style import COLOURS, GREEN, GREY, INK, ORANGE
 from gtnlib.students.networks import ConvNet
 from gtnlib.support.seeds import derive_seed
@@ -45,8 +43,8 @@ def explore_student(teachers: dict, data: Dataset, student=ConvNet, images=2000,
 
     if not teachers:
         raise ValueError("teachers is empty: give at least one, by name.")
-    images, real = slice(images), data.part("validation")
-    split = Split(real.images[images], real.labels[images], data.num_classes)
+    split = data.part("validation")
+    data = replace(data, validation=split.first(min(images, len(split))))
     longest = max(teacher.steps for teacher in teachers.values())
     teacher = Dropdown(options=list(teachers), description="teacher")
     steps = IntSlider(teachers[teacher.value].steps, 1, 3 * longest, description="steps",
@@ -57,8 +55,7 @@ def explore_student(teachers: dict, data: Dataset, student=ConvNet, images=2000,
     curves, seeds = [], itertools.count()
 
     def train(name: str, length: int, times: float) -> None:
-        seed = next(seeds)
-        marks, values = learning_curve(teachers[name], data, student, split, length, times, seed)
+        marks, values = learning_curve(teachers[name], data, student, length, times, next(seeds))
         label = f"{name}, {length} steps" + (f", rates × {times:.2g}" if times != 1 else "")
         curves.append((label, marks, values))
         del curves[:-shown]
@@ -109,17 +106,12 @@ def explore_neumann(hessian, v, terms: int = 20, share: float = 0.4, most: int =
     return _explorer([count, scale], picture)
 
 
-def learning_curve(teacher, data: Dataset, student, split: Split, steps, factor, seed):
-    """Accuracy of a fresh student along so many steps, the teacher's rates times `factor`."""
+def learning_curve(teacher, data: Dataset, student, steps, factor, seed):
+    """Validation accuracy of a fresh student along so many steps, the teacher's rates times `factor`."""
     lesson = teacher.teaching_set(data.generator(derive_seed("draw", seed)))
-    lesson = replace(lesson, rate=factor * lesson.rate).to(data.device)
-    run = StudentRun.start(flat_student(student, data, derive_seed("explore", seed)))
-    marks = sorted({round(steps * i / 6) for i in range(7)})
-    values = []
-    for mark in marks:
-        train_student(lesson, run, mark - run.t)
-        values.append(accuracy(run.student, run.w, split))
-    return marks, values
+    lesson = replace(lesson, rate=factor * lesson.rate)
+    report = measure(lesson, student, data, [seed], steps, "validation", every=-(-steps // 6))
+    return report.steps, report.curves[0].tolist()
 
 
 def partial_sums(hessian: np.ndarray, v: np.ndarray, scale: float, terms: int) -> np.ndarray:

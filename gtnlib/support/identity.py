@@ -76,11 +76,6 @@ FORMER = {
 }
 
 
-def former(name: str) -> dict:
-    """The entry of `FORMER` for a dotted name, as {name: value}; empty if there is none."""
-    return {name: value for end, value in FORMER.items() if f".{name}".endswith(f".{end}")}
-
-
 def flat(value, prefix: str = "") -> dict:
     """Nested tables as one, with dotted names."""
     if not isinstance(value, Mapping):
@@ -94,7 +89,7 @@ def differences(stored: Mapping, given: Mapping) -> list[str]:
     there, here = flat(stored), flat(json.loads(json.dumps(plain(given))))
     for one, other in ((there, here), (here, there)):
         for name in other.keys() - one.keys():
-            one |= former(name)
+            one |= {name: value for end, value in FORMER.items() if f".{name}".endswith(f".{end}")}
     return [
         f"{name} is {there.get(name, 'not set')!r} there, but {here.get(name, 'not set')!r} here"
         for name in dict.fromkeys([*here, *there])

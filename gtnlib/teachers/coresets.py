@@ -19,11 +19,6 @@ from gtnlib.teachers.rates import check_sgd
 from gtnlib.teachers.teaching_set import TeachingSet
 
 
-def pixels(split: Split) -> Tensor:
-    """The images as features (N, C·H·W)."""
-    return split.images.flatten(1)
-
-
 @torch.no_grad()
 def penultimate(module: nn.Module, split: Split, batch_size: int = 1000) -> Tensor:
     """What the last `nn.Linear` of a network sees, (N, D). ValueError if it has none."""
@@ -98,7 +93,7 @@ def coreset(split: Split, method: str, per_class: int, steps: int, batch_size: i
     choose = METHODS[check_choice("method", method, METHODS)]
     check_count("steps", steps), check_count("batch_size", batch_size)
     rates, momentum, weight_decay = check_sgd(steps, rate, momentum, weight_decay, final_rate, schedule)
-    index = choose(pixels(split) if features is None else features, split.labels, per_class)
+    index = choose(split.images.flatten(1) if features is None else features, split.labels, per_class)
     order = torch.arange(steps * batch_size).view(steps, batch_size) % len(index)
     return TeachingSet(split.images[index].cpu(), split.labels[index].cpu(), order,
                        torch.tensor(rates), torch.full((steps,), momentum), weight_decay)  # fmt: skip

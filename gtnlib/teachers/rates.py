@@ -23,10 +23,8 @@ def check_sgd(
     momentum: 0 ≤ μ < 1. weight_decay: β ≥ 0.
     """
     check_choice("schedule", schedule, SCHEDULES)
-    momentum, decay = (
-        check_number("momentum", momentum, 0, below=1),
-        check_number("weight_decay", weight_decay, 0),
-    )
+    momentum = check_number("momentum", momentum, 0, below=1)
+    decay = check_number("weight_decay", weight_decay, 0)
     if not isinstance(rate, Sequence) or isinstance(rate, str):
         first = _positive("rate", rate)
         last = first if final_rate is None else _positive("final_rate", final_rate)

@@ -46,24 +46,16 @@ class Stream:
     """All images of a split, shuffled anew for every pass: a `teacher` for full training.
 
     Batch t is a function of the seed and t. A last batch of fewer images is left out of every pass.
-    `steps` is one pass.
+    `steps` is one pass; `images` (N, C, H, W) and `labels` (N,) are all there are.
     """
 
     def __init__(self, split: Split, batch_size: int = 128, seed: int = 0):
         self.split, self.batch_size, self.seed = split, check_count("batch_size", batch_size), seed
+        self.images, self.labels = split.images, split.labels
         self.steps = len(split) // batch_size
         if not self.steps:
             raise ValueError(f"batch_size is {batch_size}, but there are only {len(split)} images.")
         self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    @property
-    def images(self) -> Tensor:
-        """All of them (N, C, H, W)."""
-        return self.split.images
-
-    @property
-    def labels(self) -> Tensor:
-        return self.split.labels
 
     def teaching_set(self, generator: torch.Generator | None = None) -> Stream:
         """The same images in an order that `generator` decides."""
@@ -81,4 +73,4 @@ class Stream:
             order = torch.randperm(len(self.split), generator=generator)
             self._pass, self._order = now, order.to(self.split.device)
         index = self._order[row * self.batch_size : (row + 1) * self.batch_size]
-        return self.split.images[index], self.split.labels[index]
+        return self.images[index], self.labels[index]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gtnlib import DataError, Split, default_device, load_dataset
-from gtnlib.data.load import class_names, read_idx
+from gtnlib.data.load import read_idx
 
 # MD5 of the four unzipped IDX files.
 MNIST_MD5 = {
@@ -87,11 +87,6 @@ def test_moving_to_the_same_device_copies_nothing(mnist):
     assert mnist.to("cpu").test.images is mnist.test.images
     assert mnist.device == torch.device("cpu")
     assert default_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "cifar10"])
-def test_ten_different_class_names(name):
-    assert len(set(class_names(name))) == 10
 
 
 # ---------------------------------------------------------------- sampling

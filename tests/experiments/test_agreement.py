@@ -56,7 +56,7 @@ def test_what_agrees_but_scatters_or_diverged_is_in_the_message():
 def test_wide_values_are_told_with_median_and_range(values, wide):
     statistic = Statistic(values)
     assert statistic.wide == wide and ("median" in str(statistic)) == wide
-    assert f"median {statistic.robust()}" in statistic.full()
+    assert f"median {100 * statistic.median:.1f} (" in statistic.full()
     report = Report(statistic, (3,), torch.zeros(len(values), 1), "test", diverged=1)
     assert str(report) == (f"{statistic.full()} on test after 3 steps; "
                            f"1 of {len(values)} students diverged")  # fmt: skip

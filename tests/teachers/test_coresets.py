@@ -7,7 +7,7 @@ import torch
 
 from gtnlib import MLP, make_student
 from gtnlib.judge.training import Recipe, score
-from gtnlib.teachers.coresets import METHODS, coreset, herding, k_centre, penultimate, pixels
+from gtnlib.teachers.coresets import METHODS, coreset, herding, k_centre, penultimate
 
 
 def points(seed, n=11):
@@ -67,7 +67,9 @@ def test_features_decide_what_is_chosen(toy):
     torch.testing.assert_close(features, torch.nn.Sequential(*list(module)[:-1])(toy.train.images).detach())
     one, two = (coreset(toy.train, "herding", 4, 1, 12, features=f) for f in (None, features))
     assert not torch.equal(one.images, two.images)
-    assert torch.equal(one.images, toy.train.images[herding(pixels(toy.train), toy.train.labels, 4)])
+    assert torch.equal(
+        one.images, toy.train.images[herding(toy.train.images.flatten(1), toy.train.labels, 4)]
+    )
 
 
 @pytest.mark.parametrize("call, message", [
