@@ -9,10 +9,12 @@ from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.settings.cells import METHODS, RECORDED_TEACHERS
 from gtnlib.experiments.settings.recipes import ADAM, OWN, SGD
 
+PASSES = {"passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])}
+HUNDRED = {name: (Lessons(name, batch_size=100, images=100), [*SGD, *ADAM])
+           for name in ("real", "k_centre", "herding")}  # fmt: skip
 
-def cost() -> Cost:
-    """Recomputed and recorded unrolling, implicit differentiation and matching, of one GTN."""
-    return Cost(
+LIST: list[Experiment] = [
+    Cost(
         name="cost",
         title="seconds and memory of an outer step against inner steps and the student's width",
         methods={
@@ -22,34 +24,21 @@ def cost() -> Cost:
             "matching": ("GradientMatching", {}),
         },
         teacher_args={"batch_size": 64, "rate": 0.02, "momentum": 0.5},
-    )
-
-
-def few_steps() -> Comparison:
-    """Accuracy against inner steps: learned data, chosen and random real images, all real images."""
-    teachers = {name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS}
-    hundred = {name: (Lessons(name, batch_size=100, images=100), [*SGD, *ADAM])
-               for name in ("real", "k_centre", "herding")}  # fmt: skip
-    return Comparison(
+    ),
+    Comparison(
         name="few-steps",
         title="accuracy after 4 to 128 steps on learned, chosen, random and all real images",
-        sources={**teachers, **hundred, "passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])},
+        sources={**{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS}, **HUNDRED, **PASSES},
         students={"ConvNet": ("ConvNet", {})},
         steps=(4, 8, 16, 32, 64, 128),
         seeds=5,
-    )
-
-
-def many_steps() -> Comparison:
-    """How many steps on all real images the learned ones stand for."""
-    return Comparison(
+    ),
+    Comparison(
         name="many-steps",
         title="accuracy after 256 to 1024 steps on all real images",
-        sources={"passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])},
+        sources=PASSES,
         students={"ConvNet": ("ConvNet", {})},
         steps=(256, 512, 1024),
         seeds=5,
-    )
-
-
-LIST: list[Experiment] = [cost(), few_steps(), many_steps()]
+    ),
+]

@@ -87,11 +87,6 @@ def pixels(method: str, per_class: int) -> Distillation:
     return replace(one, metagrad_args={**one.metagrad_args, **batches}, teacher_seeds=1)
 
 
-def gtn(method: str) -> Distillation:
-    """A Generative Teaching Network, with the lesson that served the method best."""
-    return cell(method, "gtn", f"gtn-{method}", "generated images", "GeneratorTeacher", {})
-
-
 def gtn_100(method: str) -> Distillation:
     """The same lesson for every method: 20 steps on one batch of 100 images."""
     lesson = {"steps": 20, "batch_size": 100, "batches": 1}
@@ -108,7 +103,8 @@ def other_students(one: Distillation, suffix: str, words: str, **changes: Any) -
 
 LIST: list[Distillation] = [
     *(pixels(method, per_class) for method in METHODS for per_class in PIXELS),
-    *(gtn(method) for method in METHODS),
+    # Of the generator, the lesson that served the method best.
+    *(cell(method, "gtn", f"gtn-{method}", "generated images", "GeneratorTeacher", {}) for method in METHODS),
     *(gtn_100(method) for method in METHODS),
 ]
 HUNDRED = [*(pixels(method, 10) for method in METHODS), *(gtn_100(method) for method in METHODS)]

@@ -26,23 +26,20 @@ def curriculum(what: str, title: str, **changes: Any) -> Distillation:
     )
 
 
-def order() -> Comparison:
-    """The learned curriculum, and its batches in any other order."""
-    gtn = "gtn-unrolled"
-    return Comparison(
-        name="curriculum-order",
-        title="a learned curriculum in its own order and in random ones",
-        sources={"in order": (Lessons(gtn), [OWN]), "shuffled": (Lessons(gtn, shuffled=True), [OWN])},
-        students={"ConvNet": ("ConvNet", {})},
-        steps=(2, 4, 8, 16, 32),
-        seeds=10,
-    )
-
-
 LIST: list[Experiment] = [
     curriculum("learned", "learned noise and rates"),
     curriculum("fixed", "fixed noise", curriculum="fixed"),
     curriculum("fresh", "fresh noise for every student", curriculum="fresh"),
     curriculum("fixed-rates", "fixed rates", learn_rates=False),
-    order(),
+    Comparison(
+        name="curriculum-order",
+        title="a learned curriculum in its own order and in random ones",
+        sources={
+            "in order": (Lessons("gtn-unrolled"), [OWN]),
+            "shuffled": (Lessons("gtn-unrolled", shuffled=True), [OWN]),
+        },
+        students={"ConvNet": ("ConvNet", {})},
+        steps=(2, 4, 8, 16, 32),
+        seeds=10,
+    ),
 ]

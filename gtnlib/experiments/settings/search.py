@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from gtnlib.experiments.base import Experiment
-from gtnlib.experiments.distillation import Distillation, Mixture
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.search import Search
 from gtnlib.experiments.settings.cells import METHODS, RECORDED_TEACHERS, SMALL, gtn_100, other_students
@@ -18,41 +17,38 @@ from gtnlib.students.space import SPACE, sample_architectures
 SEARCHED: Mapping[str, Sequence] = {**SPACE, "width": (4, 8, 16)}
 LIMIT = 1_000_000
 
+# Teachers that meet ConvNet and networks from the space that is searched.
+MET = [("Architecture", asdict(architecture))
+       for architecture in sample_architectures(20, seed=1, limit=LIMIT, space=SEARCHED)]  # fmt: skip
+SEARCHERS = [
+    other_students(gtn_100(method), "searcher", f"networks like those of the search ({SMALL})", others=MET)
+    for method in ("unrolled", "matching")
+]
 
-def searcher(one: Distillation) -> Mixture:
-    """The same cell with one teacher that meets ConvNet and networks from the space that is searched."""
-    others = [("Architecture", asdict(architecture))
-              for architecture in sample_architectures(20, seed=1, limit=LIMIT, space=SEARCHED)]  # fmt: skip
-    return other_students(one, "searcher", f"networks like those of the search ({SMALL})", others=others)
+# The short trainings see 2048 images or fewer, the full one about 150 000.
+FRESH = Lessons("real", batch_size=64)
+WITH_ADAM = (*(f"gtn-{method}" for method in METHODS), "gtn-unrolled-100", "gtn-matching-100",
+             *(one.name for one in SEARCHERS))  # fmt: skip
 
-
-SEARCHERS = [searcher(gtn_100(method)) for method in ("unrolled", "matching")]
-
-
-def search() -> Search:
-    """100 candidates; the short trainings see 2048 images or fewer, the full one about 150 000."""
-    fresh = Lessons("real", batch_size=64)
-    with_adam = [*(f"gtn-{method}" for method in METHODS), "gtn-unrolled-100", "gtn-matching-100",
-                 *(one.name for one in SEARCHERS)]  # fmt: skip
-    return Search(
+LIST: list[Experiment] = [
+    *SEARCHERS,
+    Search(
         name="search",
         title="100 architectures ranked after a short training, and after a full one",
         truth=(Lessons("passes", batch_size=128), Recipe("adam", 0.003, steps=1170, cosine=True)),
         proxies={
             **{name: (Lessons(name), OWN) for name in RECORDED_TEACHERS},
-            **{f"{name}-adam": (Lessons(name), Recipe("adam", 0.003)) for name in with_adam},
-            "real": (fresh, Recipe("sgd", 0.03, steps=32)),
-            "real-adam": (fresh, Recipe("adam", 0.003, steps=32)),
+            **{f"{name}-adam": (Lessons(name), Recipe("adam", 0.003)) for name in WITH_ADAM},
+            "real": (FRESH, Recipe("sgd", 0.03, steps=32)),
+            "real-adam": (FRESH, Recipe("adam", 0.003, steps=32)),
             "k_centre": (Lessons("k_centre", batch_size=64), Recipe("sgd", 0.03, steps=32)),
             "herding": (Lessons("herding", batch_size=64), Recipe("sgd", 0.03, steps=32)),
-            "real-128": (fresh, Recipe("sgd", 0.03, steps=128)),
+            "real-128": (FRESH, Recipe("sgd", 0.03, steps=128)),
         },
         truth_seeds=2,
         proxy_seeds=2,
         proxy_images=2000,
         limit=LIMIT,
         space=SEARCHED,
-    )
-
-
-LIST: list[Experiment] = [*SEARCHERS, search()]
+    ),
+]

@@ -9,7 +9,6 @@ from gtnlib.experiments.distillation import Distillation
 from gtnlib.experiments.settings.cells import METHODS, gtn_100, pixels
 from gtnlib.experiments.trials import Trials
 
-AS_IT_IS: Mapping[str, Mapping] = {"as it is": {}}
 IDEAS: Mapping[str, Mapping[str, Mapping]] = {
     "unrolled": {
         "loss after the last step only": {"metagrad_args": {"loss_at": "last"}},
@@ -39,7 +38,7 @@ def tried(method: str, one: Distillation, part: int = 3) -> Trials:
         name=f"tried-{one.name}",
         title=f"ideas for {one.name}, each with {shorter['outer_steps']} outer steps",
         base=replace(one, fit_args=shorter, teacher_seeds=1),
-        changes={**AS_IT_IS, **IDEAS[method]},
+        changes={"as it is": {}, **IDEAS[method]},
     )
 
 
