@@ -11,8 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from gtnlib.data.sets import check_device, default_device
 from gtnlib.experiments import EXPERIMENTS, Context, Experiment
 from gtnlib.experiments.records import RECORDED, Record, shipped
@@ -67,15 +65,18 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
         if asked.command == "list":
             return _list(experiments, folder)
         if asked.command == "table":
-            return _table(experiments, folder)
+            text = table(experiments, folder)
+            print(text or f"no record is shipped yet; make one with `{COMMAND} run NAME`")
+            return 0
         experiment = experiments[check_choice("NAME", asked.name, experiments)]
         if asked.command == "show":
             return _show(experiment, folder)
+        device = default_device() if asked.device is None else check_device("--device", asked.device)
         if asked.command == "run":
             pool = Pool(asked.workers, asked.backend, asked.address)
-            context = Context(asked.out, _device(asked.device), teachers=folder, pool=pool)
+            context = Context(asked.out, device, teachers=folder, pool=pool)
             return _run(experiment, context, asked.resume)
-        context = Context(asked.out or folder, _device(asked.device), teachers=folder)
+        context = Context(asked.out or folder, device, teachers=folder)
         return _check(experiment, context, asked.students)
     except (ValueError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -83,12 +84,6 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return default_device()
-    return check_device("--device", name)
 
 
 def _list(experiments, folder: Path) -> int:
@@ -142,12 +137,6 @@ def _check(experiment: Experiment, context: Context, students: int) -> int:
     outcome = experiment.check(Record.load(path), context, students)
     print(outcome.message)
     return 0 if outcome.passed else 1
-
-
-def _table(experiments, folder: Path) -> int:
-    text = table(experiments, folder)
-    print(text or f"no record is shipped yet; make one with `{COMMAND} run NAME`")
-    return 0
 
 
 if __name__ == "__main__":

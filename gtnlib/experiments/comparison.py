@@ -9,17 +9,15 @@ from itertools import product
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS
-from gtnlib.experiments.agreement import agreement
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.choice import SELECTION_SEEDS, choose
-from gtnlib.experiments.lessons import Lessons, job, measuring, named_student
+from gtnlib.experiments.lessons import Lessons, Measuring, job, measured_again, named_student
 from gtnlib.experiments.records import Record
 from gtnlib.judge.report import Statistic
 from gtnlib.judge.training import Recipe
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.support.jobs import run_jobs
 
-SMALLEST_TOLERANCE = 0.01  # of `check`: a spread over a few students can be small by chance
 SAMPLE = 6  # cells that `check` measures again
 
 
@@ -71,7 +69,7 @@ class Comparison(Experiment):
     def run(self, context: Context) -> Record:
         tally, work, cells = Tally(self, context), self.work_folder(context.folder), list(self.cells())
         recipes = [range(len(self.sources[source][1])) for source, *_ in cells]
-        carry_out = measuring(context, build)
+        carry_out = Measuring(context.teachers, str(context.device))
         trials = {f"{i:04}": [self._job(cell, recipe, SELECTION_SEEDS, ["validation"], context.teachers,
                                         self.selection_images) for recipe in recipes[i]]
                   for i, cell in enumerate(cells)}  # fmt: skip
@@ -105,11 +103,8 @@ class Comparison(Experiment):
         again_of = {}
         for i in range(len(cells))[every // 2 :: every]:
             again = self._job(cells[i], stored[i]["recipe"], seeds, ["test"], context.teachers)
-            found = measuring(context, build)(again)
-            old = Statistic(tuple(stored[i]["test_accuracy"]))
-            new = Statistic(tuple(found["accuracy"]["test"]))
             name = " / ".join(map(str, cells[i]))
-            again_of[name] = agreement(old, new, SMALLEST_TOLERANCE, diverged=found["diverged"])
+            again_of[name] = measured_again(again, stored[i]["test_accuracy"], context)
         return compared(self, f"of {len(cells)} cells", again_of)
 
     def summary(self, record: Record) -> str:
@@ -123,7 +118,3 @@ def accuracies(record: Record) -> dict[tuple[str, str, int | None], Statistic]:
     axes = [list(record.configuration[axis]) for axis in ("sources", "students", "steps")]
     return {tuple(axis[i] for axis, i in zip(axes, cell["place"])): Statistic(tuple(cell["test_accuracy"]))
             for cell in record.results["cells"]}  # fmt: skip
-
-
-def build(student):
-    return named_student(*student)

@@ -7,19 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS
-from gtnlib.experiments.agreement import agreement
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.choice import SELECTION_SEEDS, choose
-from gtnlib.experiments.lessons import REAL, Lessons, job, measuring, named_student
+from gtnlib.experiments.lessons import REAL, Lessons, Measuring, job, measured_again, named_student
 from gtnlib.experiments.records import Record
 from gtnlib.judge.protocols import LONG, LONG_AUGMENTED, Protocol
-from gtnlib.judge.report import Statistic
 from gtnlib.judge.training import Recipe
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.support.jobs import run_jobs
 from gtnlib.teachers.files import load_teacher
 
-SMALLEST_TOLERANCE = 0.01  # of `check`: a spread over a few students can be small by chance
 SAMPLE = 6  # cells that `check` measures again
 GRID = tuple(
     Recipe("sgd", rate, cosine=cosine) for rate in (0.01, 0.03, 0.05, 0.1) for cosine in (False, True)
@@ -131,7 +128,8 @@ class Judgement(Experiment):
         """
         tally, work = Tally(self, context, strict=False), self.work_folder(context.folder)
         cells = {name: (lessons, count, some) for name, lessons, count, some in self.cells(context.teachers)}
-        carry_out, folder = measuring(context, build), context.teachers
+        folder = context.teachers
+        carry_out = Measuring(folder, str(context.device))
         options = {name: [self._job(lessons, option, SELECTION_SEEDS, "validation", folder,
                                     self.selection_images) for option in some]
                    for name, (lessons, _, some) in cells.items()}  # fmt: skip
@@ -172,10 +170,7 @@ class Judgement(Experiment):
         for name, source, _, options in sample:
             seeds = range(len(self._seeds(name)), len(self._seeds(name)) + students)
             again = self._job(source, options[stored[name]["choice"]], seeds, "test", context.teachers)
-            found = measuring(context, build)(again)
-            old, new = (Statistic(tuple(values)) for values in (stored[name]["test_accuracy"],
-                                                                found["accuracy"]["test"]))  # fmt: skip
-            again_of[name] = agreement(old, new, SMALLEST_TOLERANCE, diverged=found["diverged"])
+            again_of[name] = measured_again(again, stored[name]["test_accuracy"], context)
         return compared(self, f"of {len(stored)} cells", again_of)
 
     def summary(self, record: Record) -> str:
@@ -185,7 +180,3 @@ class Judgement(Experiment):
 def real(source: str, images: int, steps: int, batch: int) -> str:
     """Name of the cell of real images for lessons of this length."""
     return f"{source}-{images}.lesson-{steps}x{batch}"
-
-
-def build(student):
-    return named_student(*student)

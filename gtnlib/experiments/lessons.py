@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from torch import nn
 from gtnlib.data.augment import Augment
 from gtnlib.data.load import load_dataset
 from gtnlib.data.sets import Dataset
+from gtnlib.experiments.agreement import Agreement, agreement
 from gtnlib.experiments.base import Context, check_arguments
 from gtnlib.judge.protocols import Protocol
+from gtnlib.judge.report import Statistic
 from gtnlib.judge.training import Recipe, score
 from gtnlib.students.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet
 from gtnlib.students.space import Architecture
@@ -79,7 +81,7 @@ class Lessons:
         return self.source not in REAL
 
     def build(self, data: Dataset, steps: int, folder: Path):
-        """What `gtnlib.training.score` takes as a teacher."""
+        """What `gtnlib.judge.training.score` takes as a teacher."""
         if self.recorded:
             teacher = load_teacher(folder / f"{self.source}.safetensors")
             return _Shuffled(teacher) if self.shuffled else teacher
@@ -124,16 +126,17 @@ def job(student, lessons: Lessons, recipe: Recipe | Protocol, seeds, splits, dat
     return made
 
 
-def measure(job: dict, build, device: str, teacher: bytes = b"") -> dict:
+def measure(job: dict, device: str, teacher: bytes = b"") -> dict:
     """Carry a job out: accuracies by split, and seconds of training, one per seed.
 
-    build: from the job's student to what makes one. teacher: the content of the recorded one's file.
+    teacher: the content of the recorded one's file.
     """
-    data, given = _data(job["data"], device), job["recipe"]
+    data, given = _data(job["data"], device=device), job["recipe"]
     recipe = protocol(given) if "epochs" in given else Recipe(**given)
     steps = recipe.steps if isinstance(recipe, Recipe) else 1
     lessons = _built(Lessons(**job["lessons"]), job["data"], steps, teacher, device)
-    found = score(lessons, build(job["student"]), data, recipe, job["seeds"], job["splits"], job["images"])
+    student = named_student(*job["student"])
+    found = score(lessons, student, data, recipe, job["seeds"], job["splits"], job["images"])
     accuracy = {split: list(values) for split, values in found.accuracy.items()}
     return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps,
             "diverged": found.diverged}  # fmt: skip
@@ -149,7 +152,6 @@ def protocol(given: Mapping) -> Protocol:
 class Measuring:
     """`measure` with the teachers of a folder and on a device; a worker elsewhere needs no such folder."""
 
-    build: Callable
     folder: Path
     device: str
 
@@ -158,7 +160,7 @@ class Measuring:
 
     def portable(self, job: dict) -> Callable[[dict], dict]:
         """The same for this job alone, its teacher inside. ValueError if that has changed since."""
-        carry_out = partial(measure, build=self.build, device=self.device)
+        carry_out = partial(measure, device=self.device)
         if "sha256" not in job:
             return carry_out
         path = self.folder / f"{job['lessons']['source']}.safetensors"
@@ -168,14 +170,20 @@ class Measuring:
         return partial(carry_out, teacher=content)
 
 
-def measuring(context: Context, build) -> Measuring:
-    """`measure` with the teachers and on the device of a context."""
-    return Measuring(build, context.teachers, str(context.device))
+def measured_again(job: dict, recorded: Sequence[float], context: Context, least: float = 0.01,
+                   scattering: bool = False) -> Agreement:  # fmt: skip
+    """How the students of a job with one split agree with recorded ones, see `agreement`.
+
+    least: difference that is allowed: a spread over a few students can be small by chance.
+    scattering: allow for the spread of the new students in place of that of the recorded ones.
+    """
+    found = Measuring(context.teachers, str(context.device))(job)
+    (values,) = found["accuracy"].values()
+    old, new = Statistic(tuple(recorded)), Statistic(tuple(values))
+    return agreement(old, new, least, new.std if scattering else None, found["diverged"])
 
 
-@lru_cache(maxsize=2)
-def _data(name: str, device: str) -> Dataset:
-    return load_dataset(name, device=device)
+_data = lru_cache(maxsize=2)(load_dataset)
 
 
 @lru_cache(maxsize=8)
@@ -183,4 +191,4 @@ def _built(lessons: Lessons, data: str, steps: int, teacher: bytes, device: str)
     with TemporaryDirectory() as folder:
         if lessons.recorded:
             Path(folder, f"{lessons.source}.safetensors").write_bytes(teacher)
-        return lessons.build(_data(data, device), steps, Path(folder))
+        return lessons.build(_data(data, device=device), steps, Path(folder))

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gtnlib.data.load import STATISTICS
-from gtnlib.experiments.agreement import agreement
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
-from gtnlib.experiments.lessons import Lessons, job, measuring
+from gtnlib.experiments.lessons import Lessons, Measuring, job, measured_again
 from gtnlib.experiments.records import Record
-from gtnlib.judge.report import Statistic
 from gtnlib.judge.training import Recipe
 from gtnlib.students.space import SPACE, Architecture, sample_architectures
 from gtnlib.support.errors import check_choice, check_count
@@ -63,10 +61,10 @@ class Search(Experiment):
 
     def _job(self, candidate: Architecture, name: str, seeds: Sequence[int], folder: Path) -> dict:
         lessons, recipe = self.truth if name == "truth" else self.proxies[name]
-        splits, images = (
-            (["validation", "test"], None) if name == "truth" else (["validation"], self.proxy_images)
-        )
-        return job(asdict(candidate), lessons, recipe, seeds, splits, self.data, folder, images)
+        splits = ["validation", "test"] if name == "truth" else ["validation"]
+        images = None if name == "truth" else self.proxy_images
+        student = ["Architecture", asdict(candidate)]
+        return job(student, lessons, recipe, seeds, splits, self.data, folder, images)
 
     def _jobs(self, folder: Path) -> Iterator[tuple[str, dict]]:
         """One per proxy and candidate; of the full training, which takes long, one per seed as well."""
@@ -80,15 +78,17 @@ class Search(Experiment):
 
     def run(self, context: Context) -> Record:
         tally, work = Tally(self, context), self.work_folder(context.folder)
-        found = run_jobs(dict(self._jobs(context.teachers)), measuring(context, build), work / "candidates",
-                         context.pool, context.progress)  # fmt: skip
+        carry_out = Measuring(context.teachers, str(context.device))
+        found = run_jobs(dict(self._jobs(context.teachers)), carry_out, work / "candidates", context.pool,
+                         context.progress)  # fmt: skip
 
-        def table(parts: list[list[dict]], split: str) -> list[list[float]]:
-            return [[value for part in row for value in part["accuracy"][split]] for row in parts]
-
-        def seconds(parts: list[list[dict]]) -> list[float]:
+        def gathered(parts: list[list[dict]], *splits: str) -> dict:
+            """Over the parts of every candidate: accuracies by split, mean seconds; and the steps."""
             times = [[s for part in row for s in part["seconds"]] for row in parts]
-            return [round(sum(row) / len(row), 4) for row in times]
+            accuracy = {split: [[value for part in row for value in part["accuracy"][split]] for row in parts]
+                        for split in splits}  # fmt: skip
+            return {**accuracy, "seconds": [round(sum(row) / len(row), 4) for row in times],
+                    "steps": parts[0][0]["steps"]}  # fmt: skip
 
         everyone = range(self.candidates)
         truth = [[found[f"truth-{i:04}-{seed}"] for seed in range(self.truth_seeds)] for i in everyone]
@@ -97,15 +97,8 @@ class Search(Experiment):
             seeds={"truth": list(range(self.truth_seeds)), "proxy": list(range(self.proxy_seeds))},
             seconds=sum(sum(result["seconds"]) for result in found.values()),
             curves={},
-            results={
-                "truth": {"validation": table(truth, "validation"), "test": table(truth, "test"),
-                          "seconds": seconds(truth), "steps": truth[0][0]["steps"]},
-                "proxies": {
-                    name: {"validation": table(rows, "validation"), "seconds": seconds(rows),
-                           "steps": rows[0][0]["steps"]}
-                    for name, rows in proxies.items()
-                },
-            },
+            results={"truth": gathered(truth, "validation", "test"),
+                     "proxies": {name: gathered(rows, "validation") for name, rows in proxies.items()}},
         )  # fmt: skip
 
     def check(self, record: Record, context: Context, students: int = 5) -> Check:
@@ -122,16 +115,11 @@ class Search(Experiment):
         for k, i in enumerate(places):
             name = names[k % len(names)]
             again = self._job(architectures[i], name, seeds, context.teachers)
-            found = measuring(context, build)(again)
-            old = Statistic(tuple(record.results["proxies"][name]["validation"][i]))
-            new = Statistic(tuple(found["accuracy"]["validation"]))
-            again_of[f"{architectures[i]} by {name}"] = agreement(
-                old, new, SMALLEST_TOLERANCE, new.std, found["diverged"])  # fmt: skip
+            recorded = record.results["proxies"][name]["validation"][i]
+            again_of[f"{architectures[i]} by {name}"] = measured_again(
+                again, recorded, context, SMALLEST_TOLERANCE, scattering=True
+            )
         return compared(self, "candidates", again_of, allowed=1)
 
     def summary(self, record: Record) -> str:
         return f"{self.name}: {self.candidates} candidates, {len(self.proxies)} proxies"
-
-
-def build(student: Mapping) -> Architecture:
-    return Architecture(**student)

@@ -18,7 +18,6 @@ import torch
 from gtnlib import PixelTeacher
 from gtnlib.experiments import Comparison, Lessons
 from gtnlib.experiments.__main__ import main
-from gtnlib.experiments.comparison import build
 from gtnlib.experiments.lessons import Measuring
 from gtnlib.experiments.records import Record
 from gtnlib.judge.training import Recipe
@@ -191,7 +190,7 @@ def slowly(job):
 def test_a_recorded_teacher_travels_and_no_path_does(taught):
     cloudpickle = pytest.importorskip("cloudpickle")
     job = TOYS["toy"]._job(("pixels", "narrow", 2), 0, [0], ["test"], taught)
-    measuring = Measuring(build, taught, "cpu")
+    measuring = Measuring(taught, "cpu")
     sent = cloudpickle.dumps((measuring.portable(job), job))
     assert str(taught).encode() not in sent
     assert (taught / "taught.safetensors").read_bytes() in sent

@@ -16,6 +16,7 @@ import gtnlib.experiments.lessons as module
 from gtnlib import PixelTeacher, evaluate
 from gtnlib.experiments import EXPERIMENTS, Comparison, Context, Cost, Lessons, Search
 from gtnlib.experiments.__main__ import main
+from gtnlib.experiments.lessons import named_student
 from gtnlib.experiments.records import RECORDED, Record
 from gtnlib.judge.training import Recipe
 from gtnlib.students.space import SPACE
@@ -45,13 +46,13 @@ TOYS = {
 @pytest.fixture
 def folder(toy, tmp_path, monkeypatch):
     """A folder with one recorded teacher of the toy data, which is what experiments load here."""
-    monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
-    module._data.cache_clear(), module._built.cache_clear()
+    monkeypatch.setattr(module, "_data", lambda name, device: toy)
+    module._built.cache_clear()
     teacher = PixelTeacher(images_per_class=2, shape=(1, 8, 8), num_classes=3, steps=6, rate=0.1)
     teacher.start_from(toy.train, torch.Generator().manual_seed(0))
     save_teacher(teacher, tmp_path / "taught.safetensors")
     yield tmp_path
-    module._data.cache_clear(), module._built.cache_clear()
+    module._built.cache_clear()
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_comparison_measures_every_cell_as_evaluate_does(context, toy):
     assert len(cells) == 3 * 2 * 2
     teacher = load_teacher(context.teachers / "taught.safetensors")
     for steps, place in ((2, (0, 1, 0)), (6, (0, 1, 1))):
-        student = comparison.build(("MLP", {"widths": [16]}))
+        student = named_student("MLP", {"widths": [16]})
         wanted = evaluate(teacher, student, toy, 3, steps).accuracy.values
         assert cells[place]["test_accuracy"] == pytest.approx(wanted)
         assert cells[place]["steps"] == steps and cells[place]["recipe"] == 0
@@ -266,7 +267,7 @@ def test_the_books_comparisons_can_be_carried_out(mnist):
     for experiment in EXPERIMENTS.values():
         if isinstance(experiment, Comparison):
             for student in experiment.students.values():
-                assert comparison.build(student)(mnist.shape, 10)(mnist.test.images[:2]).shape == (2, 10)
+                assert named_student(*student)(mnist.shape, 10)(mnist.test.images[:2]).shape == (2, 10)
             for lessons, _ in experiment.sources.values():
                 assert not lessons.recorded or lessons.source in EXPERIMENTS
         if isinstance(experiment, Search):

@@ -32,13 +32,13 @@ TOY = Judgement(
 
 @pytest.fixture
 def context(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
-    module._data.cache_clear(), module._built.cache_clear()
+    monkeypatch.setattr(module, "_data", lambda name, device: toy)
+    module._built.cache_clear()
     teacher = PixelTeacher(images_per_class=2, shape=(1, 8, 8), num_classes=3, steps=6, rate=0.1)
     teacher.start_from(toy.train, torch.Generator().manual_seed(0))
     save_teacher(teacher, tmp_path / "taught.safetensors")
     yield Context(tmp_path, CPU, progress=False, teachers=tmp_path)
-    module._data.cache_clear(), module._built.cache_clear()
+    module._built.cache_clear()
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ def test_a_lesson_has_the_best_rate_on_validation_and_the_teachers_own_is_among_
 
 def test_it_goes_on_where_it_was_and_with_more_students_only_they_are_measured(record, context, monkeypatch):
     measured = []
-    plain = judgements.measuring
+    plain = judgements.Measuring
 
-    def counting(context, build):
-        carry_out = plain(context, build)
+    def counting(folder, device):
+        carry_out = plain(folder, device)
         return lambda job: measured.append(job) or carry_out(job)
 
-    monkeypatch.setattr(judgements, "measuring", counting)
+    monkeypatch.setattr(judgements, "Measuring", counting)
     again = TOY.run(context)
     assert again.results == record.results and not measured
     more = replace(TOY, long_seeds=3).run(context)
