@@ -59,7 +59,7 @@ def fit(
     progress: show one bar.
     callback: called as callback(step, teacher, history) after every update, by the first process.
     compile: compile the student's steps, once per architecture: up to a minute at the start for
-        faster steps after it; on a GPU, seconds to record them as CUDA graphs. "auto" does so if the
+        faster steps after it; on a GPU, record them as CUDA graphs. "auto" does so if the inner
         steps ahead are many enough to pay for it (`inner.compiled`), True always, False never.
     precision: of the inner steps: "float32", "tf32" (matrix products and convolutions of a GPU on
         its tensor cores) or "bfloat16" (the student's, on any device). Parameters, momenta, losses

@@ -22,6 +22,8 @@ import time
 import torch
 
 from gtnlib import ConvNet, GeneratorTeacher, PixelTeacher, Unrolled, fit, load_dataset
+from gtnlib.experiments.machine import commit, device_name, now, versions
+from gtnlib.experiments.records import Record
 from gtnlib.support.jobs import Pool, run_jobs
 
 TEACHERS = {
@@ -48,14 +50,14 @@ def train(steps: int, students: int = STUDENTS) -> list[float]:
     return [record.seconds for record in history.records[1:]]
 
 
-def launched(processes: int, steps: int) -> float:
-    """Median seconds of an outer step that so many processes share."""
+def launched(processes: int, steps: int) -> list[float]:
+    """Seconds of the outer steps that so many processes share."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
                __file__, "--worker", str(steps)]  # fmt: skip
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def job(asked: dict) -> dict:
@@ -63,7 +65,7 @@ def job(asked: dict) -> dict:
     return {"seconds": train(asked["steps"], students=1)}
 
 
-def searched(workers: int, jobs: int) -> float:
+def searched(workers: int, jobs: int) -> list[float]:
     """Seconds that so many workers of a cluster here take for all the jobs, their start not counted."""
     from distributed import LocalCluster
 
@@ -77,7 +79,7 @@ def searched(workers: int, jobs: int) -> float:
         )
         start = time.perf_counter()
         run_jobs({f"{i:03}": {"steps": 1, "n": i} for i in range(jobs)}, job, folder, pool, progress=False)
-        return time.perf_counter() - start
+        return [time.perf_counter() - start]
 
 
 def main() -> None:
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--gigabits", type=float, default=1.0, help="of the network on paper, a second")
+    parser.add_argument("--output", default="scaling.json")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -94,14 +97,22 @@ def main() -> None:
         if os.environ["RANK"] == "0":
             print(json.dumps(seconds))
         return
+    started, start = now(), time.monotonic()
     training = {n: launched(n, args.steps) for n in args.processes}
     search = {n: searched(n, args.jobs) for n in args.processes}
+    Record(
+        name="scaling", seeds={}, device=device_name(torch.device("cpu")), versions=versions(), commit=commit(),
+        configuration={"processes": args.processes, "students": STUDENTS, "steps": args.steps, "jobs": args.jobs},
+        started=started, seconds=round(time.monotonic() - start, 1), peak_memory_mb=None, curves={},
+        results={name: {str(n): [round(s, 4) for s in seconds] for n, seconds in times.items()}
+                 for name, times in (("an outer step", training), ("all jobs", search))},
+    ).save(args.output)  # fmt: skip
     for what, times in (("an outer step", training), (f"{args.jobs} jobs", search)):
+        first = statistics.median(times[args.processes[0]])
         for n, seconds in times.items():
-            print(
-                f"{what}, {n} at work: {seconds:.3f} s, {times[args.processes[0]] / seconds:.2f} times as fast"
-            )
-    each = training[args.processes[0]] * args.processes[0] / STUDENTS
+            took = statistics.median(seconds)
+            print(f"{what}, {n} at work: {took:.3f} s, {first / took:.2f} times as fast")
+    each = statistics.median(training[args.processes[0]]) * args.processes[0] / STUDENTS
     for name, make in TEACHERS.items():
         count, bandwidth = parameters(make()), args.gigabits * 1e9 / 8
         print(

@@ -222,3 +222,10 @@ def test_shipped_benchmarks_hold_every_method_at_every_length():
     for name, row in seconds.items():
         assert list(row) == list(record.results["megabytes"][name]) == lengths, name
         assert all(values and min(values) > 0 for values in row.values())
+
+
+def test_the_shipped_benchmark_of_a_gpu_has_every_method():
+    results = Record.load(RECORDED / "benchmarks" / "h100.json").results
+    assert {"unrolled", "implicit", "matching"} <= results["seconds"].keys() == results["error"].keys()
+    for row in results["seconds"].values():
+        assert row["compiled"] and row["eager"] and min(row["compiled"] + row["eager"]) > 0
