@@ -278,17 +278,17 @@ def above(processes: list[dict]) -> list[float]:
 
 def as_record(args, started: str, seconds: float, times: dict, memory: dict) -> Record:
     """The measurements in the form of the records of experiments, by method and T."""
-    names = list(next(iter(times.values()))["seconds"])
+    names, steps = list(next(iter(times.values()))["seconds"]), list(times)
     peers = {name: version(name) for name in ("higher", "torchopt") if installed(name)}
     return Record(
         name="benchmarks", seeds={"student": [0], "real images": [0]},
-        configuration={"steps": args.steps, "rounds": args.rounds, "batch_size": 64, "real_images": REAL},
+        configuration={"steps": steps, "rounds": args.rounds, "batch_size": 64, "real_images": REAL},
         device=device_name(torch.device(args.device)), versions={**versions(), **peers},
         commit=commit(), started=started, seconds=round(seconds, 1), peak_memory_mb=None, curves={},
         results={
-            "seconds": {n: {str(t): [round(s, 5) for s in times[t]["seconds"][n]] for t in args.steps}
+            "seconds": {n: {str(t): [round(s, 5) for s in times[t]["seconds"][n]] for t in steps}
                         for n in names},
-            "difference": {n: {str(t): times[t]["error"][n] for t in args.steps if n in times[t]["error"]}
+            "difference": {n: {str(t): times[t]["error"][n] for t in steps if n in times[t]["error"]}
                            for n in [*names, "float64"]},
             "megabytes": {n: {str(t): above(m) for t, m in row.items()} for n, row in memory.items()},
             "baseline_megabytes": {n: {str(t): [round(one["baseline"], 1) for one in m]
@@ -316,7 +316,10 @@ def main() -> None:
 
     started, start = now(), time.monotonic()
     names = list(wanted(Setting(1, args.device), args.only))
-    times = {t: fresh_process(args, "times", t, args.only) for t in args.steps}
+    times: dict[int, dict] = {}
+    for t in args.steps:
+        times[t] = fresh_process(args, "times", t, args.only)
+        as_record(args, started, time.monotonic() - start, times, {}).save(args.output)
     memory = {} if args.no_memory else {
         name: {t: [fresh_process(args, "memory", t, [name]) for _ in range(args.processes)]
                for t in args.steps} for name in names
