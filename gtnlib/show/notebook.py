@@ -34,6 +34,8 @@ def glue(name: str, value: object) -> None:
 
 def scientific(value: float) -> str:
     """One digit and a power of ten, as "3 · 10⁻⁷"."""
+    if value == 0:
+        return "0"
     digit, power = f"{value:.0e}".split("e")
     return f"{digit} · 10{str(int(power)).translate(RAISED)}"
 

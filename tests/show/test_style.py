@@ -60,7 +60,12 @@ def test_player_needs_no_network_and_can_be_read_aloud():
 
 
 def test_scientific_writes_one_digit_and_a_power_of_ten():
-    assert [notebook.scientific(v) for v in (3.14e-7, 9.6e-4, 42.0)] == ["3 · 10⁻⁷", "1 · 10⁻³", "4 · 10¹"]
+    assert [notebook.scientific(v) for v in (3.14e-7, 9.6e-4, 42.0, 0.0)] == [
+        "3 · 10⁻⁷",
+        "1 · 10⁻³",
+        "4 · 10¹",
+        "0",
+    ]
 
 
 def test_glue_does_nothing_where_no_book_is_built(monkeypatch):
