@@ -256,6 +256,12 @@ def test_every_method_repeats_in_a_fresh_process():
     assert said[0] == said[1] and len(set(said[0].splitlines())) == 3 * len(METAGRADS), said
 
 
+def test_the_readme_promises_the_same_numbers_to_as_many_threads():
+    lines = (Path(gtnlib.__file__).parents[1] / "README.md").read_text().splitlines()
+    promises = [sentence for line in lines for sentence in line.split(". ") if "same numbers" in sentence]
+    assert promises and all("with as many threads" in sentence for sentence in promises)
+
+
 # ---------------------------------------------------------------- no pickle
 
 

@@ -17,6 +17,8 @@ from gtnlib.students.features import features_of
 from gtnlib.support.errors import check_kind
 from gtnlib.support.precision import math_attention
 
+NO_INDEX = -(10**9)  # what cross-entropy is to leave out: nothing
+
 
 class FlatStudent:
     """A classifier as a pure function of one flat parameter vector w of length P.
@@ -109,8 +111,11 @@ class FlatStudent:
         return features_of(self.module, lambda: self.logits(w, x), "the student").to(w.dtype)
 
     def loss(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy; y holds class indices (N,) or probabilities (N, classes)."""
-        return F.cross_entropy(self.logits(w, x), y)
+        """Mean cross-entropy; y holds class indices (N,) or probabilities (N, classes).
+
+        IndexError for an index that is no class; so for −100, which `F.cross_entropy` would leave out.
+        """
+        return F.cross_entropy(self.logits(w, x), y, ignore_index=NO_INDEX)
 
     def gradient(self, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """∂ℓ/∂w, of shape (P,)."""

@@ -13,9 +13,13 @@ WIDE = 0.05  # a standard deviation above it is told with median and range
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number measured once per seed."""
+    """A number measured once per seed. Raises ValueError if there is none."""
 
     values: tuple[float, ...]
+
+    def __post_init__(self):
+        if not len(self.values):
+            raise ValueError("values is empty: a statistic needs at least one.")
 
     @property
     def mean(self) -> float:

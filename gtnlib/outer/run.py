@@ -17,12 +17,13 @@ from gtnlib.inner.flat import FlatStudent, flat_student
 from gtnlib.inner.rehearsal import check_second_order
 from gtnlib.inner.stacked import stacked
 from gtnlib.inner.step import StudentRun
-from gtnlib.judge.evaluate import evaluate
+from gtnlib.judge.evaluate import check_fresh, evaluate
 from gtnlib.outer.arguments import Arguments
 from gtnlib.outer.checkpoint import Checkpoint
 from gtnlib.outer.fingerprints import fingerprints, leave
 from gtnlib.outer.history import History, OuterStep
 from gtnlib.outer.training import Training
+from gtnlib.students.build import make_student
 from gtnlib.support.errors import DivergenceError
 from gtnlib.support.precision import autocast_dtype, tensor_cores
 from gtnlib.support.processes import Ranks
@@ -75,6 +76,8 @@ class Run:
         kinds = asked.student if isinstance(asked.student, Sequence) else [asked.student]
         for kind in kinds:
             student = flat_student(kind, asked.data, derive_seed("rehearsal"), asked.data.dtype)
+            again = make_student(kind, asked.data.shape, asked.data.num_classes, derive_seed("rehearsal", 1))
+            check_fresh([student.module, again])
             student.rehearse(split.images, asked.data.num_classes)
             check_second_order(student, split.images, split.labels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from gtnlib.metagrad.solvers import InnerHessian
+from gtnlib.support.errors import check_count
 
 __all__ = ["InnerHessian", "lanczos"]
 
@@ -17,8 +19,12 @@ def lanczos(product: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple
     """Eigenvalues of a symmetric operator as v (P,) sees them, and the share of ‖v‖² at each.
 
     The Gauss quadrature of `steps` points that Lanczos' iteration gives (Golub and Meurant 2010, chapter
-    4); the basis is orthogonalised again at every step. Fewer points where v has no more directions.
+    4); the basis is orthogonalised again at every step. Fewer points where v has no more directions. Raises
+    ValueError if v is zero or not finite.
     """
+    check_count("steps", steps)
+    if not 0 < float(v.norm()) < math.inf:
+        raise ValueError(f"v has the norm {float(v.norm())}, but needs a direction to start from.")
     basis, diagonal, beside = [v / v.norm()], [], []
     for _ in range(steps):
         image = product(basis[-1])

@@ -55,6 +55,8 @@ def test_mean_and_standard_deviation():
     statistic = Statistic((0.5, 0.7, 0.9))
     assert statistic.mean == pytest.approx(0.7) and statistic.std == pytest.approx(0.2)
     assert Statistic((0.5,)).std == 0
+    with pytest.raises(ValueError, match="values is empty: a statistic needs at least one"):
+        Statistic(())
     assert str(statistic) == "70.0 ± 20.0 %, median 70.0 (50.0 to 90.0) %"
 
 

@@ -152,6 +152,8 @@ def test_cosines_do_not_see_the_length_of_the_gradient_and_squared_error_does():
     b = {name: 5 * part for name, part in a.items()}
     assert float(DISTANCES["layerwise-cosine"](a, b)) == pytest.approx(0, abs=1e-4)
     assert float(DISTANCES["cosine"](a, b)) == pytest.approx(0, abs=1e-4)
+    for name in ("layerwise-cosine", "cosine"):
+        assert "ε" in DISTANCES[name].__doc__
     size = sum(float(part.square().sum()) for part in a.values())
     assert float(DISTANCES["squared-error"](a, b)) == pytest.approx(16 * size)
 

@@ -55,3 +55,11 @@ def test_hessian_and_hypergradient_are_those_of_the_library(toy):
     assert H.products == 2 * method.diagnostics["products"]
     assert torch.allclose(H.hypergradient(q), teacher.images.grad)
     assert torch.allclose((H.of_batch(0)(v) + H.of_batch(1)(v)) / 2, H(v))
+
+
+@pytest.mark.parametrize("v", [torch.zeros(3), torch.tensor([1.0, torch.nan, 0.0])])
+def test_lanczos_needs_a_direction_and_a_step(v):
+    with pytest.raises(ValueError, match="v has the norm (0.0|nan), but needs a direction"):
+        lanczos(lambda p: p, v, 2)
+    with pytest.raises(ValueError, match="steps is 0"):
+        lanczos(lambda p: p, torch.ones(3), 0)
