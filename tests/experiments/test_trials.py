@@ -10,7 +10,6 @@ import gtnlib.experiments.trials as module
 from gtnlib.experiments import Context, Distillation, Trials
 from gtnlib.experiments.records import RECORDED, Record
 from gtnlib.experiments.settings import tuned
-from gtnlib.experiments.trials import accuracies
 
 BASE = Distillation(
     "toy", "tiny", "PixelTeacher", {"images_per_class": 2, "steps": 3}, "Unrolled",
@@ -89,8 +88,7 @@ def test_a_change_is_checked_when_it_is_named(change, error, message):
 
 def test_a_tuned_cell_has_what_the_recorded_grid_found_best():
     for name, words in tuned.CHOSEN.items():
-        found = accuracies(Record.load(RECORDED / f"{name}.json"))
-        assert words == max(found, key=lambda one: found[one].mean), name
+        assert words == tuned.best(Record.load(RECORDED / f"{name}.json")), name
 
 
 def test_a_tuned_cell_is_the_chosen_trial_for_longer(monkeypatch):
