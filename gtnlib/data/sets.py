@@ -120,14 +120,12 @@ class Split:
         order, counts, starts, missing = self._classes
         if generator is not None:
             check_kind("generator", generator, torch.Generator)
-        if labels is not None:
-            check_kind("labels", labels, Tensor)
         if labels is None:
             if missing:
                 raise ValueError(f"cannot balance classes: none of class {missing[0]} here.")
             first = torch.randperm(self.num_classes, generator=generator, device=self.device)
             labels = first[torch.arange(n, device=self.device) % self.num_classes]
-        elif labels.shape != (n,):
+        elif check_kind("labels", labels, Tensor).shape != (n,):
             raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}.")
         else:
             for c in labels.unique().tolist():

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from gtnlib.judge.ranking import KINDS, Interval, check_pair, correlate
-from gtnlib.support.errors import check_choice, check_count, check_number
+from gtnlib.judge.ranking import KINDS, Interval, check_bootstrap, check_pair, correlate
+from gtnlib.support.errors import check_choice
 
 
 def difference(one, two, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Interval:
@@ -21,7 +21,7 @@ def difference(one, two, level: float = 0.95, resamples: int = 9999, seed: int =
     intervals at 95 % cover 92 % (simulated).
     """
     one, two = check_pair(one, two, "numbers", 2)
-    _check(level, resamples)
+    check_bootstrap(level, resamples)
     differences, n = one - two, len(one)
     if np.ptp(differences) == 0:
         return Interval(*[float(differences[0])] * 3)
@@ -40,7 +40,7 @@ def correlation_difference(one, two, truth, kind: str = "spearman", level: float
     check_choice("kind", kind, KINDS)
     one, truth = check_pair(one, truth)
     two, _ = check_pair(two, truth)
-    _check(level, resamples)
+    check_bootstrap(level, resamples)
 
     def statistic(one, two, truth, axis=-1):
         return correlate(one, truth, kind) - correlate(two, truth, kind)
@@ -50,9 +50,3 @@ def correlation_difference(one, two, truth, kind: str = "spearman", level: float
         method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(float(statistic(one, two, truth)), *map(float, found.confidence_interval))
-
-
-def _check(level: float, resamples: int) -> None:
-    if check_number("level", level, 0, below=1) == 0:
-        raise ValueError("level is 0, but must be above.")
-    check_count("resamples", resamples)

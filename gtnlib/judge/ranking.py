@@ -61,8 +61,7 @@ def bootstrap(proxy, truth, kind: str = "spearman", resamples: int = 2000, level
     """
     check_choice("kind", kind, KINDS)
     proxy, truth = check_pair(proxy, truth)
-    check_count("resamples", resamples)
-    check_number("level", level, 0, below=1)
+    check_bootstrap(level, resamples)
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(proxy), size=(resamples, len(proxy)))
     values = correlate(proxy[drawn], truth[drawn], kind)
@@ -143,3 +142,9 @@ def check_pair(one, two, what: str = "scores", least: int = 3) -> tuple[np.ndarr
     if not (np.isfinite(one).all() and np.isfinite(two).all()):
         raise ValueError(f"{what} hold a value that is not finite.")
     return one, two
+
+
+def check_bootstrap(level: float, resamples: int) -> None:
+    if check_number("level", level, 0, below=1) == 0:
+        raise ValueError("level is 0, but must be above.")
+    check_count("resamples", resamples)

@@ -28,8 +28,7 @@ class Statistic:
     @property
     def std(self) -> float:
         """Sample standard deviation (n − 1); 0 for a single value."""
-        n = len(self.values)
-        return (sum((v - self.mean) ** 2 for v in self.values) / max(n - 1, 1)) ** 0.5
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     @property
     def median(self) -> float:
