@@ -16,7 +16,8 @@ from gtnlib import (
 from gtnlib.experiments import Context
 from gtnlib.experiments.choice import choose
 from gtnlib.inner.stacked import StackedStudent
-from gtnlib.judge.divergence import FAR, diverged
+from gtnlib.judge.divergence import FAR, WORSE, diverged
+from gtnlib.judge.evaluate import measure
 from gtnlib.judge.training import Recipe, score
 
 KIND = {"shape": (1, 8, 8), "num_classes": 3}
@@ -65,26 +66,46 @@ def test_students_that_learn_badly_have_not_diverged(name, toy, recwarn):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_the_limit_is_ten_times_the_loss_of_guessing_or_of_the_start(soft):
-    """A student of one bias, with the right class's logit lowered: by it the loss is known."""
+@pytest.mark.parametrize("knows, factor", [(True, FAR), (False, WORSE)])
+def test_the_limit_is_some_times_the_loss_of_guessing_or_of_the_start(knows, factor, soft):
+    """A linear student that gives class 0 a low score: by it the loss is known.
+
+    The others it knows, four images of six; or there are none.
+    """
     student = FlatStudent(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)))
-    lessons = pixels(0.1).teaching_set()
-    lessons = replace(lessons, labels=torch.zeros(6, dtype=torch.int64))
+    labels = torch.tensor([0, 0, 1, 1, 2, 2] if knows else [0] * 6)
+    images = F.one_hot(labels, 64).float().view(6, 1, 8, 8)
+    lessons = replace(pixels(0.1).teaching_set(), images=images, labels=labels)
     if soft:
-        lessons = replace(lessons, labels=F.one_hot(lessons.labels, 3).float())
+        lessons = replace(lessons, labels=F.one_hot(labels, 3).float())
 
     def at(loss):
         w = torch.zeros(student.size)
-        w[-3] = -(loss - math.log(2))  # log(1 + exp(l) + exp(l)) ≈ l + log 2
+        scores = w[:192].view(3, 64)
+        scores[1, 1] = scores[2, 2] = 50
+        scores[0, 0] = -math.log(math.expm1(loss * (3 if knows else 1)) / 2)
         return w
 
-    limit = FAR * math.log(3)
-    cases = [(0.0, limit - 0.1, False), (0.0, limit + 0.1, True), (limit + 1, limit + 5, False),
-             (20.0, 199.0, False), (20.0, 201.0, True), (0.0, float("inf"), True)]  # fmt: skip
+    limit = factor * math.log(3)
+    far = 20 * factor
+    cases = [(0.0, limit - 0.1, False), (0.0, limit + 0.1, True), (limit + 1, limit + 2, False),
+             (20.0, far - 1, False), (20.0, far + 1, True), (0.0, math.inf, True)]  # fmt: skip
     for before, after, wanted in cases:
         start = torch.zeros(student.size) if before == 0 else at(before)
         assert bool(diverged(student, start, at(after), lessons)) == wanted, (before, after)
     assert bool(diverged(student, at(math.inf), at(limit - 1), lessons)) is False
+
+
+def test_students_that_training_made_worse_by_either_measure_have_diverged(toy):
+    """Their losses are 6 to 8 times that of guessing, 4.5 times, and just above it."""
+    for teacher, student, wanted in (
+        (RealTeacher(toy.train, 30, 30, rate=10.0), ConvNet, 4),  # one answer to all
+        (RealTeacher(toy.train, 20, 6, rate=10.0), UNNORMALISED, 4),
+        (RealTeacher(toy.train, 20, 6, rate=1.0), UNNORMALISED, 0),  # of which one knows 89 % of its images
+        (RealTeacher(toy.train, 20, 6, rate=3.0), UNNORMALISED, 0),  # whose units have died
+    ):
+        report = measure(teacher, student, toy, 4)
+        assert report.diverged == wanted and report.curves.isfinite().all()
 
 
 def test_rates_at_which_students_diverge_are_never_chosen(toy, tmp_path):
