@@ -158,6 +158,7 @@ class Run:
         asked, training = self.asked, self.training
         seed = derive_seed("fit", asked.seed, birth)
         student = flat_student(asked.student, asked.data, seed, asked.data.dtype)
+        student.rehearse(asked.data.train.images, asked.data.num_classes)  # a function may give others later
         if training.compiled is None:
             kinds = len(asked.student) if isinstance(asked.student, Sequence) else 1
             each = 1 + asked.metagrad.steps_per_update(asked.teacher)
@@ -166,7 +167,9 @@ class Run:
         student.dtype = autocast_dtype(asked.precision)
         if not training.compiled:
             return student
-        return CompiledStudent(student.module, self.bar.set_postfix_str, student.dtype, self.kernels)
+        compiled = CompiledStudent(student.module, self.bar.set_postfix_str, student.dtype, self.kernels)
+        compiled.rehearsed, compiled.attends = True, student.attends
+        return compiled
 
     @property
     def _mine(self) -> range:

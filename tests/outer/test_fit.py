@@ -317,6 +317,19 @@ def test_interrupted_fit_returns_what_there_is(make_teacher, toy):
     assert torch.equal(parameters(teacher), states[2])
 
 
+def test_a_function_that_gives_another_kind_of_student_later_is_refused(toy):
+    built = []
+
+    def student(shape, num_classes):
+        built.append(1)
+        return MLP(shape, num_classes + (len(built) == 5), widths=(8,))
+
+    teacher = small(pixels)
+    with pytest.raises(ValueError, match=r"scores of shape \(2, 4\) of 2 images, but must make \(2, 3\)"):
+        fit(teacher, Unrolled(real_batch_size=6), student, toy, 6, progress=False)
+    assert len(built) == 5
+
+
 def test_interrupted_inside_a_student_keeps_the_last_whole_update(toy):
     states, built = [], []
 
