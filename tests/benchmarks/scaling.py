@@ -71,7 +71,7 @@ def searched(workers: int, jobs: int) -> list[float]:
     from distributed import LocalCluster
 
     with (
-        LocalCluster(workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         tempfile.TemporaryDirectory() as folder,
     ):
         pool = Pool(1, "dask", cluster.scheduler_address)
