@@ -93,15 +93,21 @@ def test_a_tuned_cell_has_what_the_recorded_grid_found_best():
 
 def test_a_tuned_cell_is_the_chosen_trial_for_longer(monkeypatch):
     monkeypatch.setattr(tuned, "CHOSEN", {"tune-pixels-implicit-10": "from random, student 0.05, Adam 0.02"})
-    cell = tuned.tuned("implicit", 10)
+    cell = tuned.tuned(tuned.pixels("implicit", 10), 500)
     assert (cell.start, cell.teacher_args["rate"], cell.teacher_args["final_rate"]) == (
         "random",
         0.05,
         0.0025,
     )
-    assert cell.fit_args == {"rate": 0.02, "outer_steps": tuned.METHODS["implicit"]["teacher"]}
+    assert cell.fit_args == {"rate": 0.02, "outer_steps": 500}
     assert (cell.name, cell.teacher_seeds, cell.evaluation_seeds) == ("tuned-pixels-implicit-10", 2, 10)
 
 
-def test_the_grid_is_the_same_for_every_method():
-    assert len({tuple(trials.changes) for trials, _ in tuned.TUNING.values()}) == 1
+@pytest.mark.parametrize("kind", ["PixelTeacher", "GeneratorTeacher"])
+def test_lesson_and_grid_of_a_kind_of_teacher_are_the_same_for_every_method(kind):
+    trials = [one for one in tuned.TUNING if one.base.teacher == kind]
+    assert {one.base.metagrad for one in trials} == {"Unrolled", "Implicit", "GradientMatching"}
+    assert len({str(one.changes) for one in trials}) == 1
+    assert len({str(one.base.teacher_args) for one in trials}) == (
+        len(tuned.SETS) if kind == "PixelTeacher" else 1
+    )

@@ -1,4 +1,4 @@
-"""The pixel cells once more: one lesson and one grid for every method, chosen on validation images."""
+"""The cells once more: one lesson and one grid for every method, chosen on validation images."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ METHODS: Mapping[str, dict[str, Any]] = {
 # The grid: where images start, the student's first rate, and the rate of Adam.
 STARTS, RATES, OUTER_RATES = ("noise", "random"), (0.05, 0.1), (0.02, 0.06)
 
+# The same of a generator: one lesson, 48 steps on eight batches of 100 images, one grid.
+GENERATED = {"steps": 48, "momentum": 0.9, "weight_decay": 0.02, "batch_size": 100, "batches": 8}
+GENERATORS: Mapping[str, dict[str, Any]] = {
+    "unrolled": {"metagrad": "Unrolled", "metagrad_args": {"loss_at": "last", "real_batch_size": 256},
+                 "trial": 40, "teacher": 500},
+    "implicit": {"metagrad": "Implicit", "metagrad_args": {"solver": "cg", "products": 5, "batches": None},
+                 "trial": 40, "teacher": 500},
+    "matching": {"metagrad": "GradientMatching", "metagrad_args": {"updates_per_student": 20},
+                 "trial": 300, "teacher": 3000},
+}  # fmt: skip
+GENERATOR_RATES = (3e-3, 1e-2)
+
 # What the grid chose: words of the best trial in the record `tune-…`, which a test compares.
 CHOSEN: Mapping[str, str] = {
     "tune-pixels-implicit-10": "from random, student 0.05, Adam 0.06",
@@ -52,26 +64,45 @@ def best(record: Record) -> str:
     return max(found, key=lambda words: found[words].mean - found[words].std)
 
 
+def rates(student: float, outer: float) -> dict[str, dict[str, float]]:
+    """A trial's rate of the student, falling to a twentieth, and of Adam."""
+    return {"teacher_args": {"rate": student, "final_rate": student / 20}, "fit_args": {"rate": outer}}
+
+
 def grid() -> dict[str, dict[str, Any]]:
-    """What each trial changes, by words; the same for every method."""
+    """What each trial of pixels changes, by words; the same for every method."""
     return {
-        f"from {start}, student {rate}, Adam {outer}": {
-            "start": start,
-            "teacher_args": {"rate": rate, "final_rate": rate / 20},
-            "fit_args": {"rate": outer},
-        }
+        f"from {start}, student {rate}, Adam {outer}": {"start": start, **rates(rate, outer)}
         for start, rate, outer in product(STARTS, RATES, OUTER_RATES)
     }
 
 
+def generator_grid() -> dict[str, dict[str, Any]]:
+    """The same of a generator, which can only start from noise."""
+    return {f"student {rate}, Adam {outer}": rates(rate, outer)
+            for rate, outer in product(RATES, GENERATOR_RATES)}  # fmt: skip
+
+
 def pixels(method: str, per_class: int) -> Distillation:
     """Dataset distillation to so many images per class, before anything is chosen."""
-    settings, images = METHODS[method], f"{per_class} learned image{'' if per_class == 1 else 's'} per class"
+    images = f"{per_class} learned image{'' if per_class == 1 else 's'} per class"
+    lesson = {**LESSON, **SETS[per_class]}
+    return cell(f"pixels-{method}-{per_class}", images, "PixelTeacher", lesson, method, METHODS)
+
+
+def generator(method: str) -> Distillation:
+    """A GTN, before anything is chosen."""
+    images = "800 generated images"
+    return cell(f"gtn-{method}", images, "GeneratorTeacher", GENERATED, method, GENERATORS)
+
+
+def cell(name: str, images: str, teacher: str, lesson: Mapping, method: str, of: Mapping) -> Distillation:
+    settings = of[method]
     return Distillation(
-        name=f"tuned-pixels-{method}-{per_class}",
+        name=f"tuned-{name}",
         title=f"{images}, {NAMES[method]}, tuned ({SMALL})",
-        teacher="PixelTeacher",
-        teacher_args={**LESSON, **SETS[per_class]},
+        teacher=teacher,
+        teacher_args=lesson,
         metagrad=settings["metagrad"],
         metagrad_args=settings["metagrad_args"],
         fit_args={"outer_steps": settings["trial"]},
@@ -79,22 +110,28 @@ def pixels(method: str, per_class: int) -> Distillation:
     )
 
 
-def tuning(method: str, per_class: int) -> Trials:
-    """Every point of the grid, with a teacher that is trained for a minute or two."""
-    base = pixels(method, per_class)
-    return Trials(f"tune-{base.name.removeprefix('tuned-')}", f"the grid for {base.name}", base, grid())
+def tuning(base: Distillation) -> Trials:
+    """Every point of the grid, with a teacher that is trained for a few minutes."""
+    trials = generator_grid() if base.teacher == "GeneratorTeacher" else grid()
+    return Trials(f"tune-{base.name.removeprefix('tuned-')}", f"the grid for {base.name}", base, trials)
 
 
-def tuned(method: str, per_class: int) -> Distillation:
-    """The cell as the grid chose it: two teachers, ten students each."""
-    trials = tuning(method, per_class)
-    best = trials.variants()[CHOSEN[trials.name]]
-    longer = {**best.fit_args, "outer_steps": METHODS[method]["teacher"]}
-    return replace(best, fit_args=longer, teacher_seeds=2, evaluation_seeds=10)
+def tuned(base: Distillation, outer_steps: int) -> Distillation:
+    """The cell as the grid chose it: two teachers of pixels, one generator, ten students each."""
+    trials = tuning(base)
+    chosen = trials.variants()[CHOSEN[trials.name]]
+    longer = {**chosen.fit_args, "outer_steps": outer_steps}
+    teachers = 2 if base.teacher == "PixelTeacher" else 1
+    return replace(chosen, fit_args=longer, teacher_seeds=teachers, evaluation_seeds=10)
 
 
-TUNING = {trials.name: (trials, cell) for cell in product(METHODS, SETS) for trials in [tuning(*cell)]}
+# Every cell, and the outer steps of its teachers.
+CELLS: list[tuple[Distillation, int]] = [
+    *((pixels(method, images), METHODS[method]["teacher"]) for method, images in product(METHODS, SETS)),
+    *((generator(method), GENERATORS[method]["teacher"]) for method in GENERATORS),
+]
+TUNING = [tuning(base) for base, _ in CELLS]
 LIST: list[Experiment] = [
-    *(trials for trials, _ in TUNING.values()),
-    *(tuned(*cell) for name, (_, cell) in TUNING.items() if name in CHOSEN),
+    *TUNING,
+    *(tuned(base, steps) for base, steps in CELLS if tuning(base).name in CHOSEN),
 ]
