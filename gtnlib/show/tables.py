@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from gtnlib.judge.intervals import difference
 from gtnlib.judge.ranking import Interval
 from gtnlib.judge.report import Report, Statistic
 
@@ -60,6 +61,17 @@ def table(rows: Mapping, caption: str, best: Sequence[str] = (), least: Sequence
         if names:
             style = style.apply(_bold, wanted=wanted, subset=list(names))
     return Table(frame, caption, style)
+
+
+def points(one: Statistic, two: Statistic) -> str:
+    """one − two in percentage points with its 95 % interval, as "+5.7 (+2.3 to +9.0)".
+
+    Fractions of the same seeds in the same order; the interval is that of
+    `gtnlib.judge.intervals.difference`, which raises ValueError for lists of other lengths and for one seed.
+    """
+    found = difference(one.values, two.values)
+    value, low, high = (f"{100 * number:+.1f}" for number in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})".replace("-", "−")
 
 
 def _bold(column: pd.Series, wanted) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from gtnlib import Statistic
 from gtnlib.judge.ranking import Interval
-from gtnlib.show.tables import table
+from gtnlib.show.tables import points, table
 
 ROWS = {"one": {"accuracy": Statistic((0.91, 0.93)), "seconds": 1.234, "steps": 10},
         "two": {"accuracy": Statistic((0.95, 0.97)), "seconds": 0.5, "steps": 32}}  # fmt: skip
@@ -60,3 +60,15 @@ def test_labels_of_two_parts_make_two_columns():
 def test_an_unknown_column_is_an_error(arguments):
     with pytest.raises(ValueError, match="no column 'speed', only accuracy"):
         table(ROWS, "c", **arguments)
+
+
+def test_points_are_of_pairs_with_an_interval():
+    one, two = Statistic((0.90, 0.91, 0.89, 0.92, 0.88)), Statistic((0.85, 0.86, 0.84, 0.87, 0.83))
+    assert points(one, two) == "+5.0 (+5.0 to +5.0)", "seed by seed, so the common spread is gone"
+    assert points(two, one) == "−5.0 (−5.0 to −5.0)"
+    value, low, high = map(
+        float, re.findall(r"[+-][\d.]+", points(one, Statistic((0.85,) * 5)).replace("−", "-"))
+    )
+    assert value == 5.0 and 2.9 <= low < 4.0 and 6.0 < high <= 7.1
+    with pytest.raises(ValueError):
+        points(one, Statistic((0.9, 0.8)))
