@@ -6,8 +6,8 @@ than the three blocks of 128 channels that most tables use, so that a CPU is eno
 
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.settings import (
-    budget, cells, curriculum, judged, search, transfer, tuned,
+    ablations, budget, cells, curriculum, judged, search, transfer, tuned,
 )  # fmt: skip
 
-FAMILIES = (cells, curriculum, transfer, search, budget, judged, tuned)
+FAMILIES = (cells, curriculum, transfer, search, budget, judged, tuned, ablations)
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for family in FAMILIES for one in family.LIST}

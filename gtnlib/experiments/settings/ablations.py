@@ -1,0 +1,45 @@
+"""What each part of a tuned cell is worth: one change at a time, for as many outer steps as a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gtnlib.experiments.settings.tuned import CHOSEN, METHODS, pixels, tuned, tuning
+from gtnlib.experiments.trials import Trials
+
+COMMON: Mapping[str, Mapping] = {
+    "as it is": {},
+    "from herding": {"start": "herding"},
+    "from k-centre": {"start": "k_centre"},
+    "labels learned": {"teacher_args": {"learn_labels": True}},
+}
+OWN: Mapping[str, Mapping[str, Mapping]] = {
+    "unrolled": {
+        "rates not learned": {"teacher_args": {"learn_rates": False}},
+        "loss at every step": {"metagrad_args": {"loss_at": "every"}},
+    },
+    "implicit": {
+        "4 products": {"metagrad_args": {"products": 4}},
+        "16 products": {"metagrad_args": {"products": 16}},
+        "5 Neumann terms": {"metagrad_args": {"solver": "neumann", "neumann_terms": 5}},
+        "20 Neumann terms": {"metagrad_args": {"solver": "neumann", "neumann_terms": 20}},
+    },
+    "matching": {
+        "cosine of the whole gradient": {"metagrad_args": {"distance": "cosine"}},
+        "squared error": {"metagrad_args": {"distance": "squared-error"}},
+        "5 updates a student": {"metagrad_args": {"updates_per_student": 5}},
+        "40 updates a student": {"metagrad_args": {"updates_per_student": 40}},
+    },
+}
+
+
+def ablation(method: str) -> Trials:
+    """Changes of the tuned cell of 100 pixel images, each with one teacher."""
+    base = pixels(method, 10)
+    cell = replace(tuned(base, METHODS[method]["trial"]), teacher_seeds=1, evaluation_seeds=10)
+    return Trials(f"ablation-{base.name.removeprefix('tuned-')}", f"one change at a time of {base.name}",
+                  cell, {**COMMON, **OWN[method]})  # fmt: skip
+
+
+LIST = [ablation(method) for method in METHODS if tuning(pixels(method, 10)).name in CHOSEN]
