@@ -15,6 +15,8 @@ TABLE = tuple(one.name for one in cells.LIST if isinstance(one, Distillation))
 OTHERS = tuple(one.name for family in (curriculum, transfer, search) for one in family.LIST
                if isinstance(one, Distillation))  # fmt: skip
 TUNED = tuple(one.name for one in tuned.LIST if isinstance(one, Distillation))
+PIXELS = tuple(name for name in TUNED if name.startswith("tuned-pixels-") and name.endswith("-10"))
+GENERATORS = tuple(name for name in TUNED if name.startswith("tuned-gtn-"))
 
 LIST: list[Experiment] = [
     Judgement("judged-small", "a rehearsal of judged in minutes, with short protocols: no results",
@@ -22,7 +24,9 @@ LIST: list[Experiment] = [
               augmented=replace(LONG_AUGMENTED, epochs=30), real_epochs=1, seeds=2, long_seeds=2),
     Judgement("judged", "the teachers of the main table in their own lessons and in long training, and "
               "as many real images", teachers=TABLE),
-    *([Judgement("judged-tuned", "the tuned cells, judged alike", teachers=TUNED)] if TUNED else []),
+    Judgement("judged-tuned", "the tuned cells, judged alike", teachers=PIXELS),
+    *([Judgement("judged-tuned-gtn", "the tuned generators, judged alike", teachers=GENERATORS)]
+      if len(GENERATORS) == 3 else []),
     Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, long_seeds=3),
     Judgement("judged-real", "100 real images in long training of 3 × 128 channels, as the literature has it",
               student=("ConvNet", {"width": 128, "depth": 3}), long=None, augmented=LONG_AUGMENTED,
