@@ -70,9 +70,7 @@ def judgement(record: Record) -> Iterator[tuple[str, ...]]:
         if "long" in both:
             one, two = both["long"]
             if len(one.values) > 1:
-                interval = difference(one.values, two.values)
-                low, high = 100 * interval.low, 100 * interval.high
-                gain = f"{100 * interval.value:+.1f} ({low:+.1f} to {high:+.1f})"
+                gain = difference(one.values, two.values).points()
             if "all.long" in found:
                 hard = found.get(f"{name}.hard", one).mean
                 lrs = f"{label_robust(found['all.long'].mean, one.mean, two.mean, hard):.3f}"

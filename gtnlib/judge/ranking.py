@@ -31,6 +31,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
 
+    def points(self) -> str:
+        """Of fractions, in percentage points, as "+5.7 (+2.3 to +9.0)"."""
+        value, low, high = (f"{100 * number:+.1f}" for number in (self.value, self.low, self.high))
+        return f"{value} ({low} to {high})"
+
 
 def correlation(proxy, truth, kind: str = "spearman") -> float:
     """Spearman's ρ, or Kendall's τ-b, of two lists of n scores, by scipy.

@@ -69,9 +69,7 @@ def points(one: Statistic, two: Statistic) -> str:
     Fractions of the same seeds in the same order; the interval is that of
     `gtnlib.judge.intervals.difference`, which raises ValueError for lists of other lengths and for one seed.
     """
-    found = difference(one.values, two.values)
-    value, low, high = (f"{100 * number:+.1f}" for number in (found.value, found.low, found.high))
-    return f"{value} ({low} to {high})".replace("-", "−")
+    return difference(one.values, two.values).points().replace("-", "−")
 
 
 def _bold(column: pd.Series, wanted) -> list[str]:

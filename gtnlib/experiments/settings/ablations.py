@@ -37,7 +37,7 @@ OWN: Mapping[str, Mapping[str, Mapping]] = {
 def ablation(method: str) -> Trials:
     """Changes of the tuned cell of 100 pixel images, each with one teacher."""
     base = pixels(method, 10)
-    cell = replace(tuned(base, METHODS[method]["trial"]), teacher_seeds=1, evaluation_seeds=10)
+    cell = replace(tuned(base, METHODS[method]["trial"]), teacher_seeds=1)
     return Trials(f"ablation-{base.name.removeprefix('tuned-')}", f"one change at a time of {base.name}",
                   cell, {**COMMON, **OWN[method]})  # fmt: skip
 

@@ -38,14 +38,12 @@ STARTS, RATES, OUTER_RATES = ("noise", "random"), (0.05, 0.1), (0.02, 0.06)
 
 # The same of a generator: one lesson, 48 steps on eight batches of 100 images, one grid.
 GENERATED = {"steps": 48, "momentum": 0.9, "weight_decay": 0.02, "batch_size": 100, "batches": 8}
-GENERATORS: Mapping[str, dict[str, Any]] = {
-    "unrolled": {"metagrad": "Unrolled", "metagrad_args": {"loss_at": "last", "real_batch_size": 256},
-                 "trial": 40, "teacher": 500},
-    "implicit": {"metagrad": "Implicit", "metagrad_args": {"solver": "cg", "products": 5, "batches": None},
-                 "trial": 40, "teacher": 500},
-    "matching": {"metagrad": "GradientMatching", "metagrad_args": {"updates_per_student": 20},
-                 "trial": 300, "teacher": 3000},
-}  # fmt: skip
+CHANGES: Mapping[str, dict[str, Any]] = {
+    "unrolled": {"teacher": 500},
+    "implicit": {"metagrad_args": {"solver": "cg", "products": 5, "batches": None}, "trial": 40},
+    "matching": {"trial": 300, "teacher": 3000},
+}
+GENERATORS = {method: {**settings, **CHANGES[method]} for method, settings in METHODS.items()}
 GENERATOR_RATES = (3e-3, 1e-2)
 
 # What the grid chose: words of the best trial in the record `tune-…`, which a test compares.
@@ -135,5 +133,5 @@ CELLS: list[tuple[Distillation, int]] = [
 TUNING = [tuning(base) for base, _ in CELLS]
 LIST: list[Experiment] = [
     *TUNING,
-    *(tuned(base, steps) for base, steps in CELLS if tuning(base).name in CHOSEN),
+    *(tuned(*one) for one, trials in zip(CELLS, TUNING, strict=True) if trials.name in CHOSEN),
 ]
