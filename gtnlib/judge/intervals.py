@@ -1,4 +1,4 @@
-"""Is one better than the other? Differences between two methods with paired bootstrap intervals.
+"""Is one better than the other? Differences between two methods with paired intervals.
 
 A claim of order needs an interval that excludes zero: `Interval.excludes(0)`.
 """
@@ -8,27 +8,23 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from gtnlib.judge.ranking import KINDS, Interval, check_bootstrap, check_pair, correlate
+from gtnlib.judge.ranking import KINDS, Interval, check_bootstrap, check_level, check_pair, correlate
 from gtnlib.support.errors import check_choice
 
 
-def difference(one, two, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Interval:
+def difference(one, two, level: float = 0.95) -> Interval:
     """Mean of one − two, numbers measured for the same seeds in the same order, and its interval.
 
-    The percentile bootstrap over seeds (Efron 1979), by scipy. For few seeds it is too narrow, so its
-    level is raised to what gives Student's interval for normal differences (Hesterberg 2015, "What
-    teachers should know about the bootstrap", expanded percentile). For ten seeds it then holds; of five,
-    intervals at 95 % cover 92 % (simulated).
+    Student's paired interval, by scipy: right at any number of seeds from two on if the differences are
+    about normal, and wide where seeds are few (of three, 4.3 standard errors either way).
     """
     one, two = check_pair(one, two, "numbers", 2)
-    check_bootstrap(level, resamples)
-    differences, n = one - two, len(one)
+    check_level(level)
+    differences = one - two
     if np.ptp(differences) == 0:
         return Interval(*[float(differences[0])] * 3)
-    tail = stats.norm.cdf(-((n / (n - 1)) ** 0.5) * stats.t.ppf((1 + level) / 2, n - 1))
-    found = stats.bootstrap((differences,), np.mean, n_resamples=resamples, confidence_level=1 - 2 * tail,
-                            method="percentile", rng=np.random.default_rng(seed))  # fmt: skip
-    return Interval(float(differences.mean()), *map(float, found.confidence_interval))
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(level)
+    return Interval(float(differences.mean()), float(low), float(high))
 
 
 def correlation_difference(one, two, truth, kind: str = "spearman", level: float = 0.95,
