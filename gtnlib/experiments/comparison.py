@@ -13,6 +13,7 @@ from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.choice import SELECTION_SEEDS, choose
 from gtnlib.experiments.lessons import Lessons, Measuring, job, measured_again, named_student
 from gtnlib.experiments.records import Record
+from gtnlib.judge.protocols import Protocol
 from gtnlib.judge.report import Statistic
 from gtnlib.judge.training import Recipe
 from gtnlib.support.errors import check_choice, check_count
@@ -27,11 +28,11 @@ class Comparison(Experiment):
 
     Parameters
     ----------
-    sources: by name, Lessons and the recipes to choose from; one with `rate=None` follows the
-        teacher. Where there are several, each trains two students of their own and the best on
-        `selection_images` of the validation split is taken, for every cell on its own.
+    sources: by name, Lessons and the recipes or protocols by epochs to choose from; a recipe with
+        `rate=None` follows the teacher. Where there are several, each trains two students of their own
+        and the best on `selection_images` of the validation split is taken, for every cell on its own.
     students: by name, a name of `STUDENTS` and arguments.
-    steps: numbers of steps; None is as many as the recipe has, or the teacher.
+    steps: numbers of steps; None is as many as the recipe has, or the teacher; only that for protocols.
     seeds: students per cell. Of networks that fail now and then, such as a ConvNet without norm, five say
         little: see `agreement`.
 
@@ -40,7 +41,7 @@ class Comparison(Experiment):
     in older records) and seconds of training (their mean).
     """
 
-    sources: Mapping[str, tuple[Lessons, Sequence[Recipe]]]
+    sources: Mapping[str, tuple[Lessons, Sequence[Recipe | Protocol]]]
     students: Mapping[str, tuple[str, Mapping]]
     steps: Sequence[int | None] = (None,)
     seeds: int = 10
@@ -53,6 +54,10 @@ class Comparison(Experiment):
         for name, (_, recipes) in self.sources.items():
             if not recipes:
                 raise ValueError(f"source {name!r} has no recipe: give at least one.")
+            for one in recipes:
+                if isinstance(one, Protocol) and (one.epochs is None or tuple(self.steps) != (None,)):
+                    raise ValueError(f"source {name!r} has a protocol: it must be by epochs, and alone says "
+                                     "how many steps. Give a Recipe, or leave steps unset.")  # fmt: skip
         check_count("seeds", self.seeds)
         check_choice("data", self.data, STATISTICS)
 
@@ -63,7 +68,9 @@ class Comparison(Experiment):
     def _job(self, cell, recipe: int, seeds, splits, folder: Path, images=None) -> dict:
         source, student, steps = cell
         lessons, recipes = self.sources[source]
-        given = recipes[recipe] if steps is None else replace(recipes[recipe], steps=steps)
+        given = recipes[recipe]
+        if steps is not None and isinstance(given, Recipe):
+            given = replace(given, steps=steps)
         return job(list(self.students[student]), lessons, given, seeds, splits, self.data, folder, images)
 
     def run(self, context: Context) -> Record:

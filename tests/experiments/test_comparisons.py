@@ -18,6 +18,7 @@ from gtnlib.experiments import EXPERIMENTS, Comparison, Context, Cost, Lessons, 
 from gtnlib.experiments.__main__ import main
 from gtnlib.experiments.lessons import named_student
 from gtnlib.experiments.records import RECORDED, Record
+from gtnlib.judge.protocols import LESSON, LONG, Protocol
 from gtnlib.judge.training import Recipe
 from gtnlib.students.space import SPACE
 from gtnlib.teachers.files import load_teacher, save_teacher
@@ -109,6 +110,18 @@ def test_a_comparison_measures_every_cell_as_evaluate_does(context, toy):
     ]
 
 
+def test_a_protocol_by_epochs_may_stand_where_a_recipe_does(context, toy):
+    protocol = Protocol(epochs=5, rate=0.1, batch_size=4)
+    experiment = replace(TOYS["toy-comparison"], name="toy-epochs", steps=(None,),
+                         sources={"pixels, long": (Lessons("taught"), [protocol])})  # fmt: skip
+    record = experiment.run(context)
+    teacher = load_teacher(context.teachers / "taught.safetensors")
+    for cell, widths in zip(record.results["cells"], ([8], [16]), strict=True):
+        student = named_student("MLP", {"widths": widths})
+        wanted = evaluate(teacher, student, toy, 3, protocol=protocol).accuracy.values
+        assert cell["test_accuracy"] == pytest.approx(wanted) and cell["steps"] == 10
+
+
 def test_recipes_are_chosen_on_validation_by_other_students(context, monkeypatch):
     seen, carry_out = [], module.measure
     monkeypatch.setattr(module, "measure", lambda job, **k: seen.append(job) or carry_out(job, **k))
@@ -196,6 +209,9 @@ def test_a_teacher_that_is_missing_is_one_error(workers, folder, capsys):
     (lambda: replace(TOYS["toy-comparison"], students={"a": ("MPL", {})}), "a student is 'MPL'.*'MLP'"),
     (lambda: replace(TOYS["toy-comparison"], students={"a": ("MLP", {"width": 3})}), "'width'.*'widths'"),
     (lambda: replace(TOYS["toy-comparison"], sources={"a": (Lessons("real"), [])}), "'a' has no recipe"),
+    (lambda: replace(TOYS["toy-comparison"], sources={"a": (Lessons("real"), [LONG])}), "leave steps unset"),
+    (lambda: replace(TOYS["toy-comparison"], steps=(None,), sources={"a": (Lessons("real"), [LESSON])}),
+     "must be by epochs"),
     (lambda: replace(TOYS["toy-comparison"], seeds=0), "seeds is 0"),
     (lambda: replace(TOYS["toy-search"], candidates=0), "candidates is 0"),
     (lambda: replace(TOYS["toy-search"], proxies={"truth": (Lessons("real"), Recipe())}), "'truth'"),

@@ -10,6 +10,9 @@ from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.settings.cells import HUNDRED, RECORDED_TEACHERS, SMALL, other_students
 from gtnlib.experiments.settings.recipes import ADAM, OWN, SGD, chosen
+from gtnlib.experiments.settings.tuned import LESSON_STEPS, METHODS
+from gtnlib.judge.protocols import LONG, LONG_AUGMENTED, Protocol
+from gtnlib.judge.training import Recipe
 
 # Next to ConvNet, the students of a teacher that is to serve many kinds.
 OTHERS: Sequence[tuple[str, Mapping]] = (
@@ -32,6 +35,20 @@ TWELVE: Mapping[str, tuple[str, Mapping]] = {
 }
 SHORT = [replace(recipe, steps=32) for recipe in (*SGD, *ADAM)]
 
+# Sets of 100 images in both kinds of protocol, for students that no teacher has met.
+SIX = ("ConvNet, three blocks", "ConvNet, batch norm", "MLP", "LeNet", "AlexNet", "VisionTransformer")
+SETS = {**{f"tuned-pixels-{method}-10": Lessons(f"tuned-pixels-{method}-10") for method in METHODS},
+        **{kind: Lessons(kind, batch_size=100, images=100) for kind in ("real", "herding")}}  # fmt: skip
+PROTOCOLS = {"long": LONG, "augmented": LONG_AUGMENTED}
+
+
+def judged(name: str, lessons: Lessons) -> dict[str, tuple[Lessons, Sequence[Recipe | Protocol]]]:
+    """The set in a lesson, by whichever recipe serves the student, and by both protocols of epochs."""
+    recipes = [replace(recipe, steps=LESSON_STEPS) for recipe in (*SGD, *ADAM)]
+    lesson = {f"{name}, lesson": (lessons, [OWN, *SGD, *ADAM] if lessons.recorded else recipes)}
+    return lesson | {f"{name}, {what}": (lessons, [protocol]) for what, protocol in PROTOCOLS.items()}
+
+
 LIST: list[Experiment] = [
     *MLPS,
     *MIXED,
@@ -51,6 +68,13 @@ LIST: list[Experiment] = [
         title="twelve networks taught by teachers that have met one of them, another one, or five",
         sources=chosen([one.name for one in (*HUNDRED, *MLPS, *MIXED)]),
         students=TWELVE,
+        seeds=5,
+    ),
+    Comparison(
+        name="transfer-tuned",
+        title="six networks that no teacher has met, taught by the tuned cells, in lessons and for long",
+        sources={name: source for one in SETS.items() for name, source in judged(*one).items()},
+        students={name: TWELVE[name] for name in SIX},
         seeds=5,
     ),
 ]

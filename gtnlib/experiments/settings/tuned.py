@@ -15,7 +15,8 @@ from gtnlib.experiments.trials import Trials, accuracies
 
 # One lesson: 40 steps on batches of at most 100 images, the student's rate falling along a line to a
 # twentieth. One image per class makes ten images, a smaller batch.
-LESSON = {"steps": 40, "momentum": 0.9, "weight_decay": 0.02}
+LESSON_STEPS = 40
+LESSON = {"steps": LESSON_STEPS, "momentum": 0.9, "weight_decay": 0.02}
 SETS = {
     1: {"images_per_class": 1},
     10: {"images_per_class": 10},
