@@ -76,8 +76,8 @@ def conjugate_gradients(hessian: Product, v: Tensor, products: int,
     """q from the Krylov space of v that minimises q·Hq/2 − v·q, as far as H curves upwards.
 
     Hestenes and Stiefel (1952), stopped after so many products, where ‖H q − v‖ falls to `tolerance`
-    times ‖v‖, or at a direction p without positive curvature p·Hp, where the last q stands (Steihaug
-    1983). If the first direction, v, is such a one, q = v ‖v‖ / ‖Hv‖.
+    times ‖v‖, or at a direction p without positive curvature p·Hp, where the last q stands (Dembo
+    and Steihaug 1983). If the first direction, v, is such a one, q = v ‖v‖ / ‖Hv‖.
 
     Returns q and "products" used, "residual" ‖H q − v‖ / ‖v‖ by its recurrence, and "curvatures",
     p·Hp / ‖p‖² of every direction tried. Raises ValueError if H v vanishes.
