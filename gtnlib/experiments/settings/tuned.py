@@ -56,6 +56,7 @@ CHOSEN: Mapping[str, str] = {
     "tune-pixels-implicit-10": "from random, student 0.05, Adam 0.06",
     "tune-pixels-matching-10": "from random, student 0.1, Adam 0.06",
     "tune-gtn-unrolled": "student 0.05, Adam 0.01",
+    "tune-gtn-implicit": "student 0.1, Adam 0.01",
     "tune-gtn-matching": "student 0.05, Adam 0.003",
 }
 
