@@ -9,7 +9,7 @@ from pathlib import Path
 from gtnlib.experiments.base import Context
 from gtnlib.support.jobs import run_jobs
 
-SELECTION_SEEDS = range(1000, 1002)  # of the students that choose; never measured on test
+SELECTION_SEEDS = range(1000, 1005)  # of the students that choose; never measured on test
 
 
 @dataclass(frozen=True)
