@@ -26,7 +26,7 @@ LIST: list[Experiment] = [
               "as many real images", teachers=TABLE),
     Judgement("judged-tuned", "the tuned cells, judged alike", teachers=PIXELS),
     *([Judgement("judged-tuned-gtn", "the tuned generators, judged alike", teachers=GENERATORS,
-                 baselines=("real", "herding"))] if len(GENERATORS) == 3 else []),
+                 baselines=("real", "herding"), seeds=20)] if len(GENERATORS) == 3 else []),
     Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, long_seeds=3),
     Judgement("judged-real", "100 real images in long training of 3 × 128 channels, as the literature has it",
               student=("ConvNet", {"width": 128, "depth": 3}), long=None, augmented=LONG_AUGMENTED,
