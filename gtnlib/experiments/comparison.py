@@ -29,7 +29,7 @@ class Comparison(Experiment):
     Parameters
     ----------
     sources: by name, Lessons and the recipes or protocols by epochs to choose from; a recipe with
-        `rate=None` follows the teacher. Where there are several, each trains two students of their own
+        `rate=None` follows the teacher. Where there are several, each trains students of its own
         and the best on `selection_images` of the validation split is taken, for every cell on its own.
     students: by name, a name of `STUDENTS` and arguments.
     steps: numbers of steps; None is as many as the recipe has, or the teacher; only that for protocols.

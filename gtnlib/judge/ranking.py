@@ -149,10 +149,9 @@ def check_pair(one, two, what: str = "scores", least: int = 3) -> tuple[np.ndarr
     return one, two
 
 
-def check_level(level: float) -> float:
+def check_level(level: float) -> None:
     if check_number("level", level, 0, below=1) == 0:
         raise ValueError("level is 0, but must be above.")
-    return level
 
 
 def check_bootstrap(level: float, resamples: int) -> None:

@@ -33,7 +33,12 @@ TWELVE: Mapping[str, tuple[str, Mapping]] = {
     "ConvNet, no norm": ("ConvNet", {"norm": "none"}),
     **{name: (name, {}) for name in ("MLP", "LeNet", "AlexNet", "VGG", "ResNet", "VisionTransformer")},
 }
-SHORT = [replace(recipe, steps=32) for recipe in (*SGD, *ADAM)]
+
+
+def short(steps: int) -> list[Recipe]:
+    """Every recipe at a constant rate, for so many steps: of real images, which prescribe none."""
+    return [replace(recipe, steps=steps) for recipe in (*SGD, *ADAM)]
+
 
 # Sets of 100 images in both kinds of protocol, for students that no teacher has met.
 SIX = ("ConvNet, three blocks", "ConvNet, batch norm", "MLP", "LeNet", "AlexNet", "VisionTransformer")
@@ -44,9 +49,10 @@ PROTOCOLS = {"long": LONG, "augmented": LONG_AUGMENTED}
 
 def judged(name: str, lessons: Lessons) -> dict[str, tuple[Lessons, Sequence[Recipe | Protocol]]]:
     """The set in a lesson, by whichever recipe serves the student, and by both protocols of epochs."""
-    recipes = [replace(recipe, steps=LESSON_STEPS) for recipe in (*SGD, *ADAM)]
-    lesson = {f"{name}, lesson": (lessons, [OWN, *SGD, *ADAM] if lessons.recorded else recipes)}
-    return lesson | {f"{name}, {what}": (lessons, [protocol]) for what, protocol in PROTOCOLS.items()}
+    recipes = [OWN, *SGD, *ADAM] if lessons.recorded else short(LESSON_STEPS)
+    return {f"{name}, lesson": (lessons, recipes)} | {
+        f"{name}, {what}": (lessons, [protocol]) for what, protocol in PROTOCOLS.items()
+    }
 
 
 LIST: list[Experiment] = [
@@ -58,7 +64,7 @@ LIST: list[Experiment] = [
         sources={
             **{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS},
             **chosen(RECORDED_TEACHERS),
-            "real": (Lessons("real", batch_size=64), SHORT),
+            "real": (Lessons("real", batch_size=64), short(32)),
         },
         students=TWELVE,
         seeds=5,
