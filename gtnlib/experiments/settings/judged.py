@@ -24,7 +24,7 @@ LIST: list[Experiment] = [
               augmented=replace(LONG_AUGMENTED, epochs=30), real_epochs=1, seeds=2, long_seeds=2),
     Judgement("judged", "the teachers of the main table in their own lessons and in long training, and "
               "as many real images", teachers=TABLE),
-    Judgement("judged-tuned", "the tuned cells, judged alike", teachers=PIXELS),
+    Judgement("judged-tuned", "the tuned cells, judged alike", teachers=PIXELS, long_seeds=10),
     *([Judgement("judged-tuned-gtn", "the tuned generators, judged alike", teachers=GENERATORS,
                  baselines=("real", "herding"), seeds=20)] if len(GENERATORS) == 3 else []),
     Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, long_seeds=3),
