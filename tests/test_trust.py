@@ -224,7 +224,15 @@ def test_a_series_that_grows_stops_the_training(toy, tmp_path):
     with pytest.warns(DivergenceWarning), pytest.raises(
         DivergenceError, match="outer step 0: the Neumann series grew to .*more damping.*as it was"
     ) as caught:  # fmt: skip
-        fit(teacher, Implicit(20, scale=20), SMALL, toy, 3, progress=False, checkpoint=tmp_path / "run")
+        fit(
+            teacher,
+            Implicit("neumann", neumann_terms=20, scale=20),
+            SMALL,
+            toy,
+            3,
+            progress=False,
+            checkpoint=tmp_path / "run",
+        )
     assert len(caught.value.history) == 0 and (tmp_path / "run").exists()
 
 

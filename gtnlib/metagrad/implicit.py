@@ -14,6 +14,7 @@ do not enter f, so they get no gradient; nor is the result exact for a student t
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import torch
@@ -25,8 +26,12 @@ from gtnlib.metagrad.base import MetaGradient
 from gtnlib.metagrad.solvers import InnerHessian, conjugate_gradients, largest_eigenvalue, neumann, residual
 from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, check_number
 
-SOLVERS = ("neumann", "stochastic-neumann", "cg")
+SOLVERS = ("cg", "neumann", "stochastic-neumann")
 
+ONLY = {  # arguments that one kind of solver has for itself
+    "cg": ("products", "tolerance"),
+    "neumann": ("neumann_terms", "scale", "power_iterations", "estimate_every", "residual"),
+}
 GROWN = 1e6  # a series whose last term is so many times its first has nothing to do with the inverse
 CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or train the student closer to a "
         "minimum.")  # fmt: skip
@@ -37,22 +42,22 @@ class Implicit(MetaGradient):
 
     Parameters
     ----------
-    neumann_terms: K, terms after the first; 0 puts α times the identity for the inverse.
-    scale: α; "auto" takes 1/λ_max, the largest eigenvalue estimated by power iteration.
+    solver: "cg" for truncated conjugate gradients (`solvers.conjugate_gradients`); "neumann" for a
+        series; "stochastic-neumann" for one whose every term is multiplied by the Hessian of one batch
+        of f, drawn at random.
     damping: δ added to the Hessian's diagonal, to invert H + δ.
     batches: how many of the teacher's distinct batches make up f, at most, drawn anew each time;
         None takes all of them, at a cost that grows with their number.
-    power_iterations: for the estimate of λ_max. estimate_every: outer steps between two estimates; in
-        between the last one is handed on, from each student to the one that takes its place.
     updates_per_student: outer steps before a student is started afresh; above 1 it is trained
         on from where it stands (warm start) for another teacher.steps inner steps each time.
     real_batch_size: real images for ∂L/∂w.
-    solver: "neumann"; "stochastic-neumann", whose every term is multiplied by the Hessian of one batch of
-        f, drawn at random; or "cg" for truncated conjugate gradients (`solvers.conjugate_gradients`),
-        which need neither `neumann_terms` nor `scale`.
     products: of "cg", with the Hessian of all batches in f, at most.
     tolerance: of "cg", the relative residual to stop at.
-    residual: of the series, measure it too, for one product more with all batches; "cg" has it anyway.
+    neumann_terms: of a series, K, terms after the first; 0 puts α times the identity for the inverse.
+    scale: of a series, α; "auto" takes 1/λ_max, the largest eigenvalue estimated by power iteration.
+    power_iterations: for the estimate of λ_max. estimate_every: outer steps between two estimates; in
+        between the last one is handed on, from each student to the one that takes its place.
+    residual: of a series, measure it too, for one product more with all batches; "cg" has it anyway.
 
     Attributes
     ----------
@@ -61,11 +66,11 @@ class Implicit(MetaGradient):
         first), of "cg" "products" and "curvatures" (p·(H + δ) p / ‖p‖² of every direction).
     """
 
-    def __init__(self, neumann_terms: int = 10, scale: float | str = "auto", damping: float = 0.0,
-                 batches: int | None = 4, power_iterations: int = 8,
-                 updates_per_student: int = 1, real_batch_size: int = 256,
-                 solver: str = "neumann", products: int = 8, tolerance: float = 1e-3,
-                 estimate_every: int = 1, residual: bool = False):  # fmt: skip
+    def __init__(self, solver: str = "cg", damping: float = 0.0, batches: int | None = 4,
+                 updates_per_student: int = 1, real_batch_size: int = 256, products: int = 8,
+                 tolerance: float = 1e-3, neumann_terms: int = 10, scale: float | str = "auto",
+                 power_iterations: int = 8, estimate_every: int = 1, residual: bool = False):  # fmt: skip
+        self.solver = check_choice("solver", solver, SOLVERS)
         self.neumann_terms = check_count("neumann_terms", neumann_terms, 0)
         if scale != "auto" and check_number("scale", scale, 0) == 0:
             raise ValueError("scale is 0, but must be positive or 'auto'.")
@@ -75,12 +80,17 @@ class Implicit(MetaGradient):
         self.power_iterations = check_count("power_iterations", power_iterations)
         self.updates_per_student = check_count("updates_per_student", updates_per_student)
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
-        self.solver = check_choice("solver", solver, SOLVERS)
         self.products = check_count("products", products)
         self.tolerance = check_number("tolerance", tolerance, 0)
         self.estimate_every = check_count("estimate_every", estimate_every)
         self.residual = residual
         self.diagnostics: dict = {}
+        parameters = inspect.signature(Implicit).parameters
+        for name in ONLY["neumann" if solver == "cg" else "cg"]:
+            if getattr(self, name) != parameters[name].default:
+                others = "'neumann' or 'stochastic-neumann'" if solver == "cg" else "'cg'"
+                raise ValueError(f"{name} does nothing with solver={solver!r}: leave it out, or take "
+                                 f"solver={others}.")  # fmt: skip
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
         """All that is random in a call: the steps whose batches make up f, the real batch, and the

@@ -68,6 +68,7 @@ FORMER = {
     "metagrad.solver": "neumann",
     "metagrad.tolerance": 1e-3,
     "metagrad.window": None,
+    "metagrad_args.solver": "neumann",
     "start": "noise",
     "start_from_real": False,
     "teacher.final_rate": None,

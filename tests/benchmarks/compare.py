@@ -152,7 +152,7 @@ class Setting:
 
     def methods(self):
         unrolled = Unrolled(True, "last", REAL)
-        implicit = Implicit(10, damping=5.0, batches=1, real_batch_size=REAL)
+        implicit = Implicit("neumann", neumann_terms=10, damping=5.0, batches=1, real_batch_size=REAL)
         matching = GradientMatching(real_batch_size=REAL_PER_CLASS)
         ours = self.ours
         return {
@@ -172,10 +172,10 @@ class Setting:
             "Unrolled, loss at every step, compiled":
                 lambda: ours(Unrolled(True, "every", REAL), self.compiled),
             "Implicit": lambda: ours(implicit),
-            "Implicit, conjugate gradients": lambda: ours(Implicit(solver="cg", products=5, tolerance=0, batches=4,
+            "Implicit, conjugate gradients": lambda: ours(Implicit(products=5, tolerance=0, batches=4,
                                                                    real_batch_size=REAL)),
             "Implicit, stochastic series": lambda: ours(Implicit(
-                20, batches=4, damping=5.0, real_batch_size=REAL, solver="stochastic-neumann",
+                "stochastic-neumann", batches=4, damping=5.0, real_batch_size=REAL, neumann_terms=20,
                 estimate_every=10)),
             "Implicit, compiled": lambda: ours(implicit, self.compiled),
             "matching, loop over classes": self.matching_loop,

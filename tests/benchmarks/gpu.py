@@ -32,8 +32,8 @@ from gtnlib.support.files import write_whole
 from gtnlib.support.precision import autocast_dtype, tensor_cores
 
 ROOT = Path(__file__).parents[2]
-METAGRADS = {"unrolled": Unrolled, "implicit": partial(Implicit, solver="cg"),
-             "implicit, neumann": partial(Implicit, scale=0.05), "matching": GradientMatching}  # fmt: skip
+METAGRADS = {"unrolled": Unrolled, "implicit": Implicit,
+             "implicit, neumann": partial(Implicit, "neumann", scale=0.05), "matching": GradientMatching}  # fmt: skip
 # What a rehearsal compares: every kind of method, but not each in every form.
 REHEARSED = ("training", "higher", "autograd", "Unrolled", "Unrolled, compiled", "Implicit, conjugate gradients",
              "GradientMatching")  # fmt: skip

@@ -23,7 +23,7 @@ from gtnlib import (
 REAL = 256
 IMPLICIT = {"rate": 0.1, "final_rate": 0.005, "weight_decay": 0.02, "learn_rates": False}
 SOLVERS = {
-    "Implicit, cg": {"solver": "cg", "products": 5},
+    "Implicit, cg": {"products": 5},
     "Implicit, stochastic series": {
         "solver": "stochastic-neumann",
         "neumann_terms": 20,

@@ -32,7 +32,7 @@ from gtnlib.teachers.real import Stream
 METAGRADS = {
     "unrolled": Unrolled(real_batch_size=12), "recorded": Unrolled(False, real_batch_size=12),
     "blocks": Unrolled(3, "last", real_batch_size=12),
-    "neumann": Implicit(3, scale=0.1, batches=None, real_batch_size=12),
+    "neumann": Implicit("neumann", neumann_terms=3, scale=0.1, batches=None, real_batch_size=12),
     "cg": Implicit(solver="cg", products=3, batches=None, real_batch_size=12),
     **{name: GradientMatching(name, real_batch_size=4) for name in DISTANCES},
 }  # fmt: skip

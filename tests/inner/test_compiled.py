@@ -49,7 +49,7 @@ def test_unrolled_equals_plain_autograd(make_teacher, build, loss_at, momentum, 
 
 @pytest.mark.parametrize(
     "metagrad",
-    [Implicit(3, damping=5.0, real_batch_size=REAL), Unrolled(False), Unrolled(3),
+    [Implicit("neumann", neumann_terms=3, damping=5.0, real_batch_size=REAL), Unrolled(False), Unrolled(3),
      *(GradientMatching(distance, real_batch_size=5) for distance in DISTANCES)],
     ids=["implicit", "recorded", "blocks", *DISTANCES],
 )  # fmt: skip

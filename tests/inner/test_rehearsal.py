@@ -427,7 +427,7 @@ def test_what_is_pure_is_admitted_with_the_gradient_of_autograd(build, tiny):
 
 
 @pytest.mark.parametrize(
-    "metagrad", [Implicit(2, damping=5.0, real_batch_size=6), GradientMatching(real_batch_size=4)]
+    "metagrad", [Implicit(damping=5.0, real_batch_size=6), GradientMatching(real_batch_size=4)]
 )
 def test_attention_has_all_three_meta_gradients(metagrad, toy):
     assert all(map(float, fitted(Attending, toy, metagrad=metagrad, teacher=pixels(learn_rates=False))[0]))
@@ -577,7 +577,7 @@ def test_rates_alone_cannot_be_learned_by_the_others(toy):
     teacher = pixels()
     teacher.images.requires_grad_(False)
     fitted(Net, toy, teacher)  # Unrolled can
-    for metagrad in (Implicit(1, real_batch_size=6), GradientMatching(real_batch_size=4)):
+    for metagrad in (Implicit(real_batch_size=6), GradientMatching(real_batch_size=4)):
         with pytest.raises(ValueError, match="nothing can be learned: no gradient reaches.*Only Unrolled"):
             fitted(Net, toy, teacher, metagrad)
 

@@ -55,11 +55,11 @@ class Problem:
         self.eigenvalues = torch.linalg.eigvalsh(self.hessian)
         self.real = self.split.sample(REAL, torch.Generator().manual_seed(0))
 
-    def found(self, **keywords):
+    def found(self, solver="neumann", **keywords):
         """Implicit's hypergradient, its student at the minimum, and the method itself."""
         self.teacher.zero_grad()
         run = StudentRun(self.student, self.w, torch.zeros_like(self.w))
-        metagrad = Implicit(real_batch_size=REAL, damping=self.damping, **keywords)
+        metagrad = Implicit(solver, real_batch_size=REAL, damping=self.damping, **keywords)
         metagrad(self.teacher, run, self.split, torch.Generator().manual_seed(0))
         return self.teacher.images.grad.clone(), metagrad
 
@@ -217,7 +217,9 @@ def test_subsets_are_drawn_anew_and_repeat_with_the_generator():
 def test_the_largest_eigenvalue_is_estimated_as_often_as_asked():
     """By a run's own memory, which the next student inherits."""
     problem, products, scales = Problem(), [], []
-    metagrad = Implicit(2, power_iterations=5, estimate_every=3, real_batch_size=REAL)
+    metagrad = Implicit(
+        "neumann", neumann_terms=2, power_iterations=5, estimate_every=3, real_batch_size=REAL
+    )
     run = StudentRun(problem.student, problem.w, torch.zeros_like(problem.w))
     for _ in range(7):
         before = problem.student.products
@@ -234,7 +236,7 @@ def test_an_estimate_that_was_too_small_is_made_anew():
     run = StudentRun(
         problem.student, problem.w, torch.zeros_like(problem.w), memory={"largest": 1e-3, "age": 1}
     )
-    metagrad = Implicit(5, estimate_every=100, real_batch_size=REAL)
+    metagrad = Implicit("neumann", neumann_terms=5, estimate_every=100, real_batch_size=REAL)
     with pytest.warns(DivergenceWarning):
         metagrad(problem.teacher, run, problem.split, torch.Generator().manual_seed(0))
     metagrad(problem.teacher, run, problem.split, torch.Generator().manual_seed(0))
@@ -261,7 +263,10 @@ def generated():
 def test_implicit_equals_unrolling_to_the_minimum(make_teacher, widths, flat64):
     student = flat64(lambda: MLP(SHAPE, CLASSES, widths=widths, activation="tanh"))
     teacher, split, gradients = make_teacher(), Problem().split, []
-    for metagrad in (Unrolled(True, "last", REAL), Implicit(300, real_batch_size=REAL)):
+    for metagrad in (
+        Unrolled(True, "last", REAL),
+        Implicit("neumann", neumann_terms=300, real_batch_size=REAL),
+    ):
         teacher.zero_grad()
         metagrad(teacher, StudentRun.start(student), split, torch.Generator().manual_seed(0))
         learned = [p for p in teacher.parameters() if p.requires_grad]

@@ -45,7 +45,7 @@ def dense_implicit(teacher, student, split, drawn):
 def test_implicit_gradient_of_labels_is_that_of_the_dense_hessian(make_teacher, flat64, tiny):
     teacher, student = make_teacher().double(), flat64(lambda: MLP(SHAPE, CLASSES, (5,), activation="tanh"))
     teacher.label_logits.data += torch.randn(teacher.label_logits.shape)
-    metagrad = Implicit(neumann_terms=300, damping=DAMPING, real_batch_size=9)
+    metagrad = Implicit("neumann", neumann_terms=300, damping=DAMPING, real_batch_size=9)
     drawn = metagrad.draw(teacher, 0, tiny, torch.Generator().manual_seed(0))
     metagrad.differentiate(teacher, StudentRun.start(student), tiny, drawn)
     wanted = dense_implicit(teacher, student, tiny, drawn)

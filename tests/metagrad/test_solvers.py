@@ -119,13 +119,15 @@ def dense(teacher, student, w, real, damping=DAMPING):
         return h, -torch.autograd.grad(slope, images)[0]
 
 
-@pytest.mark.parametrize("solver, work", [("neumann", {"neumann_terms": 800}), ("cg", {"products": 100})])
+@pytest.mark.parametrize(
+    "solver, work",
+    [("neumann", {"neumann_terms": 800, "residual": True}), ("cg", {"products": 100, "tolerance": 1e-12})],
+)
 def test_hypergradient_of_all_batches_is_that_of_the_dense_solve(solver, work, flat64):
     problem = many_batches()
     teacher, student = problem.teacher, flat64(partial(MLP, SHAPE, CLASSES, widths=(4,), activation="tanh"))
     run = StudentRun.start(student)
-    metagrad = Implicit(batches=None, damping=DAMPING, real_batch_size=REAL, solver=solver,
-                        tolerance=1e-12, residual=True, **work)  # fmt: skip
+    metagrad = Implicit(solver, batches=None, damping=DAMPING, real_batch_size=REAL, **work)
     metagrad(teacher, run, problem.split, torch.Generator().manual_seed(0))
     h, wanted = dense(teacher, student, run.w, problem.real)
     assert torch.linalg.eigvalsh(h)[0] > 0
@@ -135,8 +137,8 @@ def test_hypergradient_of_all_batches_is_that_of_the_dense_solve(solver, work, f
 
 def test_a_stochastic_series_draws_its_batches_and_costs_one_a_term():
     problem, terms = many_batches(), 12
-    teacher, metagrad = problem.teacher, Implicit(terms, scale=0.1, batches=None, real_batch_size=REAL,
-                                                  solver="stochastic-neumann")  # fmt: skip
+    teacher, metagrad = problem.teacher, Implicit("stochastic-neumann", batches=None, real_batch_size=REAL,
+                                                  neumann_terms=terms, scale=0.1)  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     drawn = [metagrad.draw(teacher, 0, problem.split, generator) for _ in range(2)]
     assert all(set(places) == {0, 1, 2, 3} and len(places) == terms for _, _, places in drawn)

@@ -20,11 +20,13 @@ from gtnlib.support.files import read_tensors, write_tensors
 STUDENT = partial(MLP, widths=(8,), activation="tanh")
 METAGRADS = {
     "unrolled": partial(Unrolled, real_batch_size=16),
-    "implicit": partial(Implicit, neumann_terms=2, damping=5.0, batches=2, real_batch_size=16),
-    "warm": partial(Implicit, neumann_terms=2, damping=5.0, updates_per_student=3, real_batch_size=16),
+    "implicit": partial(Implicit, "neumann", neumann_terms=2, damping=5.0, batches=2, real_batch_size=16),
+    "warm": partial(
+        Implicit, "neumann", neumann_terms=2, damping=5.0, updates_per_student=3, real_batch_size=16
+    ),
     "drawn": partial(Unrolled, real_batch_size=16, loss_steps=2),
     "stochastic": partial(
-        Implicit, 3, damping=5.0, real_batch_size=16, solver="stochastic-neumann", estimate_every=3
+        Implicit, "stochastic-neumann", neumann_terms=3, damping=5.0, real_batch_size=16, estimate_every=3
     ),
     "cg": partial(Implicit, solver="cg", products=2, batches=2, real_batch_size=16),
     "matching": partial(GradientMatching, real_batch_size=8, updates_per_student=4),

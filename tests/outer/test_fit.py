@@ -19,7 +19,7 @@ STUDENT = partial(MLP, widths=(16,), activation="gelu")
 METAGRADS = {
     "unrolled": partial(Unrolled, real_batch_size=64),
     # Three steps leave a student far from a minimum, so the Hessian needs much damping.
-    "implicit": partial(Implicit, neumann_terms=3, real_batch_size=64, damping=5.0),
+    "implicit": partial(Implicit, "neumann", neumann_terms=3, real_batch_size=64, damping=5.0),
     "matching": partial(GradientMatching, real_batch_size=16),
 }
 every_metagrad = pytest.mark.parametrize("make_metagrad", METAGRADS.values(), ids=METAGRADS.keys())
@@ -67,9 +67,10 @@ def test_every_cell_lowers_its_loss_on_mnist(make_teacher, make_metagrad, mnist)
 
 @pytest.mark.parametrize(
     "metagrad",
-    [Unrolled(), Unrolled(checkpoint=False), Implicit(neumann_terms=10, damping=10.0),
-     Implicit(neumann_terms=2, scale=0.01), GradientMatching(distance="layerwise-cosine")],
-    ids=["unrolled", "recorded", "implicit", "implicit-scale", "matching"],
+    [Unrolled(), Unrolled(checkpoint=False), Implicit("neumann", neumann_terms=10, damping=10.0),
+     Implicit("neumann", neumann_terms=2, scale=0.01), Implicit(),
+     GradientMatching(distance="layerwise-cosine")],
+    ids=["unrolled", "recorded", "implicit", "implicit-scale", "implicit-cg", "matching"],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "make_teacher",
@@ -384,6 +385,6 @@ def test_a_huge_outer_rate_diverges_with_an_error(toy):
 
 
 def test_implicit_warns_where_it_cannot_converge(toy):
-    metagrad = Implicit(scale=1)
+    metagrad = Implicit("neumann", scale=1)
     with pytest.warns(DivergenceWarning):
         fit(small(pixels, weight_decay=0.5), metagrad, toy_student, toy, 1, progress=False)

@@ -11,7 +11,7 @@ from gtnlib import MLP, Dataset, GradientMatching, Implicit, PixelTeacher, Split
 
 METAGRADS = {
     "unrolled": partial(Unrolled, real_batch_size=12),
-    "implicit": partial(Implicit, neumann_terms=2, damping=5.0, real_batch_size=12),
+    "implicit": partial(Implicit, "neumann", neumann_terms=2, damping=5.0, real_batch_size=12),
     "matching": partial(GradientMatching, real_batch_size=4, updates_per_student=2),
 }
 

@@ -35,7 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "implicit": {
         "metagrad": "Implicit",
-        "metagrad_args": {"neumann_terms": 5, "power_iterations": 4, "batches": 1},
+        "metagrad_args": {"solver": "neumann", "neumann_terms": 5, "power_iterations": 4, "batches": 1},
         "pixels": {"weight_decay": 0.1},
         "pixels_fit": {"outer_steps": 400, "rate": 0.1},
         "gtn": {"steps": 40, "batch_size": 100, "batches": 4, "weight_decay": 0.03},
