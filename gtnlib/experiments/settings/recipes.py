@@ -10,8 +10,13 @@ from gtnlib.judge.training import Recipe
 OWN = Recipe()  # the rates that the teacher prescribes
 SGD = tuple(Recipe("sgd", rate) for rate in (0.01, 0.03, 0.1))
 ADAM = tuple(Recipe("adam", rate) for rate in (0.001, 0.003, 0.01))
+# Rates that fall along half a cosine, as those of a tuned lesson fall along a line.
+FALLING = (*(Recipe("sgd", rate, cosine=True) for rate in (0.03, 0.1)),
+           *(Recipe("adam", rate, cosine=True) for rate in (0.003, 0.01)))  # fmt: skip
 
 
-def chosen(names: Sequence[str]) -> dict[str, tuple[Lessons, Sequence[Recipe]]]:
-    """Recorded teachers, whose students may follow their recipe or Adam, whichever serves them."""
-    return {f"{name}, chosen": (Lessons(name), [OWN, *ADAM]) for name in names}
+def chosen(
+    names: Sequence[str], others: Sequence[Recipe] = ADAM
+) -> dict[str, tuple[Lessons, Sequence[Recipe]]]:
+    """Recorded teachers, whose students may follow their recipe or another, whichever serves them."""
+    return {f"{name}, chosen": (Lessons(name), [OWN, *others]) for name in names}

@@ -9,9 +9,9 @@ from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.settings.cells import HUNDRED, RECORDED_TEACHERS, SMALL, other_students
-from gtnlib.experiments.settings.recipes import ADAM, OWN, SGD, chosen
-from gtnlib.experiments.settings.tuned import LESSON_STEPS, METHODS
-from gtnlib.judge.protocols import LONG, LONG_AUGMENTED, Protocol
+from gtnlib.experiments.settings.recipes import ADAM, FALLING, OWN, SGD, chosen
+from gtnlib.experiments.settings.tuned import GENERATED_STEPS, LESSON_STEPS, METHODS, TUNED
+from gtnlib.judge.protocols import LONG, LONG_AUGMENTED
 from gtnlib.judge.training import Recipe
 
 # Next to ConvNet, the students of a teacher that is to serve many kinds.
@@ -35,24 +35,20 @@ TWELVE: Mapping[str, tuple[str, Mapping]] = {
 }
 
 
-def short(steps: int) -> list[Recipe]:
-    """Every recipe at a constant rate, for so many steps: of real images, which prescribe none."""
-    return [replace(recipe, steps=steps) for recipe in (*SGD, *ADAM)]
+def lasting(steps: int, recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The recipes for so many steps: of real images, which prescribe none."""
+    return [replace(recipe, steps=steps) for recipe in recipes]
 
 
-# Sets of 100 images in both kinds of protocol, for students that no teacher has met.
+# As many real images and steps as a tuned teacher has.
+REAL = {"real-100": ("real", 100, LESSON_STEPS), "herding-100": ("herding", 100, LESSON_STEPS),
+        "real-800": ("real", 800, GENERATED_STEPS)}  # fmt: skip
+
+# Sets of 100 images in long training, for students that no teacher has met.
 SIX = ("ConvNet, three blocks", "ConvNet, batch norm", "MLP", "LeNet", "AlexNet", "VisionTransformer")
 SETS = {**{f"tuned-pixels-{method}-10": Lessons(f"tuned-pixels-{method}-10") for method in METHODS},
         **{kind: Lessons(kind, batch_size=100, images=100) for kind in ("real", "herding")}}  # fmt: skip
 PROTOCOLS = {"long": LONG, "augmented": LONG_AUGMENTED}
-
-
-def judged(name: str, lessons: Lessons) -> dict[str, tuple[Lessons, Sequence[Recipe | Protocol]]]:
-    """The set in a lesson, by whichever recipe serves the student, and by both protocols of epochs."""
-    recipes = [OWN, *SGD, *ADAM] if lessons.recorded else short(LESSON_STEPS)
-    return {f"{name}, lesson": (lessons, recipes)} | {
-        f"{name}, {what}": (lessons, [protocol]) for what, protocol in PROTOCOLS.items()
-    }
 
 
 LIST: list[Experiment] = [
@@ -64,7 +60,7 @@ LIST: list[Experiment] = [
         sources={
             **{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS},
             **chosen(RECORDED_TEACHERS),
-            "real": (Lessons("real", batch_size=64), short(32)),
+            "real": (Lessons("real", batch_size=64), lasting(32, (*SGD, *ADAM))),
         },
         students=TWELVE,
         seeds=5,
@@ -78,8 +74,26 @@ LIST: list[Experiment] = [
     ),
     Comparison(
         name="transfer-tuned",
-        title="six networks that no teacher has met, taught by the tuned cells, in lessons and for long",
-        sources={name: source for one in SETS.items() for name, source in judged(*one).items()},
+        title="twelve networks taught by the tuned cells, which have met one of them",
+        sources={
+            **{name: (Lessons(name), [OWN]) for name in TUNED},
+            **chosen(TUNED, FALLING),
+            **{
+                name: (Lessons(kind, batch_size=100, images=images), lasting(steps, FALLING))
+                for name, (kind, images, steps) in REAL.items()
+            },
+        },
+        students=TWELVE,
+        seeds=5,
+    ),
+    Comparison(
+        name="transfer-long",
+        title="six networks that no teacher has met, trained for long on the images of the tuned cells",
+        sources={
+            f"{name}, {what}": (lessons, [protocol])
+            for name, lessons in SETS.items()
+            for what, protocol in PROTOCOLS.items()
+        },
         students={name: TWELVE[name] for name in SIX},
         seeds=5,
     ),

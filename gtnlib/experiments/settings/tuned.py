@@ -41,7 +41,8 @@ DEARER: Mapping[tuple[str, int], dict[str, int]] = {("implicit", 50): {"trial": 
 STARTS, RATES, OUTER_RATES = ("noise", "random"), (0.05, 0.1), (0.02, 0.06)
 
 # The same of a generator: one lesson, 48 steps on eight batches of 100 images, one grid.
-GENERATED = {"steps": 48, "momentum": 0.9, "weight_decay": 0.02, "batch_size": 100, "batches": 8}
+GENERATED_STEPS = 48
+GENERATED = {"steps": GENERATED_STEPS, "momentum": 0.9, "weight_decay": 0.02, "batch_size": 100, "batches": 8}
 CHANGES: Mapping[str, dict[str, Any]] = {
     "unrolled": {"teacher": 500},
     "implicit": {"metagrad_args": {"solver": "cg", "products": 5, "batches": None}, "trial": 40},
@@ -142,7 +143,10 @@ CELLS: list[tuple[Distillation, int]] = [
     *((generator(method), GENERATORS[method]["teacher"]) for method in GENERATORS),
 ]
 TUNING = [tuning(base) for base, _ in CELLS]
+RECORDED = [tuned(*one) for one, trials in zip(CELLS, TUNING, strict=True) if trials.name in CHOSEN]
+# Of 100 pixel images and of 800 generated ones, by every method.
+TUNED = tuple(one.name for one in RECORDED if one.name.endswith("-10") or one.teacher == "GeneratorTeacher")
 LIST: list[Experiment] = [
     *TUNING,
-    *(tuned(*one) for one, trials in zip(CELLS, TUNING, strict=True) if trials.name in CHOSEN),
+    *RECORDED,
 ]
