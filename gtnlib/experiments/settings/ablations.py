@@ -1,11 +1,11 @@
-"""What each part of a tuned cell is worth: one change at a time, for as many outer steps as a trial."""
+"""What each part of a tuned cell is worth, and what might make it better: one change at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gtnlib.experiments.settings.tuned import CHOSEN, METHODS, pixels, tuned, tuning
+from gtnlib.experiments.settings.tuned import CHOSEN, GENERATORS, METHODS, generator, pixels, tuned, tuning
 from gtnlib.experiments.trials import Trials
 
 COMMON: Mapping[str, Mapping] = {
@@ -32,6 +32,13 @@ OWN: Mapping[str, Mapping[str, Mapping]] = {
         "40 updates a student": {"metagrad_args": {"updates_per_student": 40}},
     },
 }
+# Of a generator, with as many outer steps as the teacher had.
+IDEAS: Mapping[str, Mapping] = {
+    "a student of three blocks": {"student_args": {"width": [16, 32, 64]}},
+    "1600 images": {"teacher_args": {"batches": 16}},
+    "labels learned": {"teacher_args": {"learn_labels": True}},
+    "augmented lessons": {"fit_args": {"lessons": {"augment": True}}},
+}
 
 
 def ablation(method: str) -> Trials:
@@ -42,4 +49,13 @@ def ablation(method: str) -> Trials:
                   cell, {**COMMON, **OWN[method]})  # fmt: skip
 
 
-LIST = [ablation(method) for method in METHODS if tuning(pixels(method, 10)).name in CHOSEN]
+def ideas(method: str) -> Trials:
+    """Changes that might make the tuned generator better, each with one teacher."""
+    cell = tuned(generator(method), GENERATORS[method]["teacher"])
+    return Trials(f"ideas-{cell.name.removeprefix('tuned-')}", f"what might improve {cell.name}", cell, IDEAS)
+
+
+LIST = [
+    *(ablation(method) for method in METHODS if tuning(pixels(method, 10)).name in CHOSEN),
+    *(ideas(method) for method in GENERATORS if tuning(generator(method)).name in CHOSEN),
+]
