@@ -1,0 +1,90 @@
+"""Where the time of an unrolled outer step goes, beside what its operations cost at this machine's peak.
+
+    python tests/benchmarks/limit.py --steps 16       # prints one JSON object; eager and compiled
+
+The peak is that of a product of two large matrices; the operations are those of matrix products and
+convolutions, counted as PyTorch runs them. Groups are of the profiler's own times, so they add up to the
+time on the processor.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+from compare import REAL, Setting
+from torch.profiler import ProfilerActivity, profile
+
+from gtnlib import Unrolled
+from gtnlib.support.operations import operations
+
+# By what the profiler's names contain, the first that fits.
+GROUPS = {
+    "convolutions": ("conv", "mkldnn"),
+    "matrix products": ("mm", "matmul", "linear"),
+    "compiled loops": ("cpp_fused", "graph_", "kernel"),
+    "copies": ("copy", "clone", "fill", "zero", "cat"),
+}
+
+
+def peak(size: int = 2048, rounds: int = 5) -> float:
+    """Floating-point operations per second of a product of two matrices, the best of some."""
+    a, b = torch.randn(2, size, size)
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def timed(function, rounds: int) -> float:
+    seconds = []
+    for _ in range(rounds + 1):  # one to warm up
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def grouped(function, rounds: int) -> dict[str, float]:
+    """Seconds of one call on the processor, by group."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(rounds):
+            function()
+    seconds: dict[str, float] = {}
+    for event in profiler.key_averages():
+        name = event.key.lower()
+        group = next(
+            (group for group, parts in GROUPS.items() if any(part in name for part in parts)), "other"
+        )
+        seconds[group] = seconds.get(group, 0.0) + event.self_cpu_time_total / 1e6 / rounds
+    return {group: round(value, 4) for group, value in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch._inductor.config.cpp.enable_kernel_profile = True
+    setting, metagrad = Setting(args.steps, "cpu"), Unrolled(True, "last", REAL)
+
+    def step(kind=None):
+        setting.zero_grad()
+        setting.ours(metagrad, *([kind] if kind else []))
+
+    counted, best = operations(step), peak()
+    report = {"steps": args.steps, "threads": args.threads, "operations": counted, "peak": round(best),
+              "at the peak": round(counted / best, 4)}  # fmt: skip
+    for name, kind in (("eager", None), ("compiled", setting.compiled)):
+        report[name] = {"seconds": round(timed(lambda: step(kind), args.rounds), 4),
+                        "groups": grouped(lambda: step(kind), args.rounds)}  # fmt: skip
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
