@@ -69,6 +69,7 @@ FORMER = {
     "metagrad.tolerance": 1e-3,
     "metagrad.window": None,
     "metagrad_args.solver": "neumann",
+    "methods.implicit.solver": "neumann",
     "start": "noise",
     "start_from_real": False,
     "teacher.final_rate": None,
@@ -78,7 +79,10 @@ FORMER = {
 
 
 def flat(value, prefix: str = "") -> dict:
-    """Nested tables as one, with dotted names."""
+    """Nested tables as one, with dotted names; a list of a name and its table of arguments is a table."""
+    match value:
+        case [str() as name, {**arguments}]:
+            value = {"name": name, **arguments}
     if not isinstance(value, Mapping):
         return {prefix: value}
     parts = (flat(v, f"{prefix}.{key}" if prefix else str(key)) for key, v in value.items())

@@ -16,3 +16,10 @@ def test_an_argument_that_is_not_named_has_its_former_meaning(name):
 def test_an_argument_without_a_former_meaning_must_be_named():
     assert differences({}, {"restart": 1}) == ["restart is 'not set' there, but 1 here"]
     assert differences({"final_rate": 1}, {}) == ["final_rate is 1 there, but 'not set' here"]
+
+
+def test_a_name_with_its_arguments_is_compared_argument_by_argument():
+    one, two = ({"methods": {"implicit": ["Implicit", {"neumann_terms": terms}]}} for terms in (5, 10))
+    assert differences(one, two) == ["methods.implicit.neumann_terms is 5 there, but 10 here"]
+    named = {"methods": {"implicit": ["Implicit", {"solver": "neumann", "neumann_terms": 5}]}}
+    assert differences(one, named) == []
