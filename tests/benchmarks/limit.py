@@ -10,13 +10,13 @@ time on the processor.
 import argparse
 import json
 import statistics
-import time
 
 import torch
 from compare import REAL, Setting
 from torch.profiler import ProfilerActivity, profile
 
 from gtnlib import Unrolled
+from gtnlib.show import measure
 from gtnlib.support.operations import operations
 
 # By what the profiler's names contain, the first that fits.
@@ -31,21 +31,7 @@ GROUPS = {
 def peak(size: int = 2048, rounds: int = 5) -> float:
     """Floating-point operations per second of a product of two matrices, the best of some."""
     a, b = torch.randn(2, size, size)
-    seconds = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
-
-
-def timed(function, rounds: int) -> float:
-    seconds = []
-    for _ in range(rounds + 1):  # one to warm up
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+    return 2 * size**3 / min(measure.seconds(lambda: a @ b, rounds))
 
 
 def grouped(function, rounds: int) -> dict[str, float]:
@@ -81,7 +67,7 @@ def main() -> None:
     report = {"steps": args.steps, "threads": args.threads, "operations": counted, "peak": round(best),
               "at the peak": round(counted / best, 4)}  # fmt: skip
     for name, kind in (("eager", None), ("compiled", setting.compiled)):
-        report[name] = {"seconds": round(timed(lambda: step(kind), args.rounds), 4),
+        report[name] = {"seconds": round(statistics.median(measure.seconds(lambda: step(kind), args.rounds)), 4),
                         "groups": grouped(lambda: step(kind), args.rounds)}  # fmt: skip
     print(json.dumps(report, indent=1))
 
