@@ -157,6 +157,8 @@ NUMBERS = [
     case(ValueError, "neumann_terms does nothing with solver='cg': leave it out, or take solver='neumann'",
          lambda: Implicit(neumann_terms=5), "terms of conjugate gradients"),
     case(ValueError, "scale does nothing with solver='cg'", lambda: Implicit(scale=0.1), "scale of cg"),
+    case(ValueError, "neumann_terms does nothing with solver='cg'",
+         lambda: Implicit(neumann_terms=10), "as many terms as the default"),
     case(ValueError, "products does nothing with solver='neumann': leave it out, or take solver='cg'",
          lambda: Implicit("neumann", products=5), "products of a series"),
     case(ValueError, "loss_steps is 0", lambda: Unrolled(loss_steps=0), "loss_steps"),

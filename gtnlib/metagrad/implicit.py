@@ -14,8 +14,9 @@ do not enter f, so they get no gradient; nor is the result exact for a student t
 
 from __future__ import annotations
 
-import inspect
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +29,14 @@ from gtnlib.support.errors import DivergenceWarning, check_choice, check_count, 
 
 SOLVERS = ("cg", "neumann", "stochastic-neumann")
 
-ONLY = {  # arguments that one kind of solver has for itself
-    "cg": ("products", "tolerance"),
-    "neumann": ("neumann_terms", "scale", "power_iterations", "estimate_every", "residual"),
+# What only one kind of solver takes, and what it is where nothing is given.
+PRODUCTS, TOLERANCE = 8, 1e-3
+SERIES: Mapping[str, Any] = {
+    "neumann_terms": 10,
+    "scale": "auto",
+    "power_iterations": 8,
+    "estimate_every": 1,
+    "residual": False,
 }
 GROWN = 1e6  # a series whose last term is so many times its first has nothing to do with the inverse
 CURE = ("Use scale='auto' or a smaller one, more damping or weight decay, or train the student closer to a "
@@ -53,11 +59,16 @@ class Implicit(MetaGradient):
     real_batch_size: real images for ∂L/∂w.
     products: of "cg", with the Hessian of all batches in f, at most.
     tolerance: of "cg", the relative residual to stop at.
-    neumann_terms: of a series, K, terms after the first; 0 puts α times the identity for the inverse.
-    scale: of a series, α; "auto" takes 1/λ_max, the largest eigenvalue estimated by power iteration.
-    power_iterations: for the estimate of λ_max. estimate_every: outer steps between two estimates; in
-        between the last one is handed on, from each student to the one that takes its place.
+    neumann_terms: of a series, K, terms after the first; 0 puts α times the identity for the inverse. 10
+        by default.
+    scale: of a series, α; "auto", the default, takes 1/λ_max, the largest eigenvalue estimated by power
+        iteration.
+    power_iterations: of a series, for the estimate of λ_max; 8 by default. estimate_every: outer steps
+        between two estimates, 1 by default; in between the last one is handed on, from each student to the
+        one that takes its place.
     residual: of a series, measure it too, for one product more with all batches; "cg" has it anyway.
+
+    Raises ValueError for an argument that does nothing with the solver.
 
     Attributes
     ----------
@@ -67,30 +78,36 @@ class Implicit(MetaGradient):
     """
 
     def __init__(self, solver: str = "cg", damping: float = 0.0, batches: int | None = 4,
-                 updates_per_student: int = 1, real_batch_size: int = 256, products: int = 8,
-                 tolerance: float = 1e-3, neumann_terms: int = 10, scale: float | str = "auto",
-                 power_iterations: int = 8, estimate_every: int = 1, residual: bool = False):  # fmt: skip
+                 updates_per_student: int = 1, real_batch_size: int = 256, products: int = PRODUCTS,
+                 tolerance: float = TOLERANCE, neumann_terms: int | None = None,
+                 scale: float | str | None = None, power_iterations: int | None = None,
+                 estimate_every: int | None = None, residual: bool | None = None):  # fmt: skip
         self.solver = check_choice("solver", solver, SOLVERS)
-        self.neumann_terms = check_count("neumann_terms", neumann_terms, 0)
-        if scale != "auto" and check_number("scale", scale, 0) == 0:
+        asked = {"neumann_terms": neumann_terms, "scale": scale, "power_iterations": power_iterations,
+                 "estimate_every": estimate_every, "residual": residual}  # fmt: skip
+        series = {name: SERIES[name] if value is None else value for name, value in asked.items()}
+        self.neumann_terms = check_count("neumann_terms", series["neumann_terms"], 0)
+        if series["scale"] != "auto" and check_number("scale", series["scale"], 0) == 0:
             raise ValueError("scale is 0, but must be positive or 'auto'.")
-        self.scale = scale
+        self.scale = series["scale"]
         self.damping = check_number("damping", damping, 0)
         self.batches = None if batches is None else check_count("batches", batches)
-        self.power_iterations = check_count("power_iterations", power_iterations)
+        self.power_iterations = check_count("power_iterations", series["power_iterations"])
         self.updates_per_student = check_count("updates_per_student", updates_per_student)
         self.real_batch_size = check_count("real_batch_size", real_batch_size)
         self.products = check_count("products", products)
         self.tolerance = check_number("tolerance", tolerance, 0)
-        self.estimate_every = check_count("estimate_every", estimate_every)
-        self.residual = residual
+        self.estimate_every = check_count("estimate_every", series["estimate_every"])
+        self.residual = series["residual"]
         self.diagnostics: dict = {}
-        parameters = inspect.signature(Implicit).parameters
-        for name in ONLY["neumann" if solver == "cg" else "cg"]:
-            if getattr(self, name) != parameters[name].default:
-                others = "'neumann' or 'stochastic-neumann'" if solver == "cg" else "'cg'"
-                raise ValueError(f"{name} does nothing with solver={solver!r}: leave it out, or take "
-                                 f"solver={others}.")  # fmt: skip
+        if solver == "cg":
+            idle = [name for name, value in asked.items() if value is not None]
+        else:
+            idle = ["products"] * (products != PRODUCTS) + ["tolerance"] * (tolerance != TOLERANCE)
+        for name in idle:
+            others = "'neumann' or 'stochastic-neumann'" if solver == "cg" else "'cg'"
+            raise ValueError(f"{name} does nothing with solver={solver!r}: leave it out, or take "
+                             f"solver={others}.")  # fmt: skip
 
     def draw(self, teacher, t: int, split: Split, generator: torch.Generator) -> tuple:
         """All that is random in a call: the steps whose batches make up f, the real batch, and the

@@ -82,7 +82,7 @@ def flat(value, prefix: str = "") -> dict:
     """Nested tables as one, with dotted names; a list of a name and its table of arguments is a table."""
     match value:
         case [str() as name, {**arguments}]:
-            value = {"name": name, **arguments}
+            return {prefix: name, **flat(arguments, prefix)}
     if not isinstance(value, Mapping):
         return {prefix: value}
     parts = (flat(v, f"{prefix}.{key}" if prefix else str(key)) for key, v in value.items())

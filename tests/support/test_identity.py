@@ -23,3 +23,5 @@ def test_a_name_with_its_arguments_is_compared_argument_by_argument():
     assert differences(one, two) == ["methods.implicit.neumann_terms is 5 there, but 10 here"]
     named = {"methods": {"implicit": ["Implicit", {"solver": "neumann", "neumann_terms": 5}]}}
     assert differences(one, named) == []
+    one, two = ({"student": [kind, {"name": "x"}]} for kind in ("MLP", "LeNet"))
+    assert differences(one, two) == ["student is 'MLP' there, but 'LeNet' here"]
