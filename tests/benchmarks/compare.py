@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 import time
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -276,25 +277,31 @@ def above(processes: list[dict]) -> list[float]:
     return [round(one["peak"] - one["baseline"], 1) for one in processes]
 
 
-def as_record(args, started: str, seconds: float, times: dict, memory: dict) -> Record:
-    """The measurements in the form of the records of experiments, by method and T."""
-    names, steps = list(next(iter(times.values()))["seconds"]), list(times)
+def as_measured(name: str, configuration: dict, started: str, results: dict, device: str = "cpu") -> Record:
+    """Measurements in the form of the records of experiments; the first student and images have seed 0."""
     peers = {name: version(name) for name in ("higher", "torchopt") if installed(name)}
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()
     return Record(
-        name="benchmarks", seeds={"student": [0], "real images": [0]},
-        configuration={"steps": steps, "rounds": args.rounds, "batch_size": 64, "real_images": REAL},
-        device=device_name(torch.device(args.device)), versions={**versions(), **peers},
-        commit=commit(), started=started, seconds=round(seconds, 1), peak_memory_mb=None, curves={},
-        results={
-            "seconds": {n: {str(t): [round(s, 5) for s in times[t]["seconds"][n]] for t in steps}
-                        for n in names},
-            "difference": {n: {str(t): times[t]["error"][n] for t in steps if n in times[t]["error"]}
-                           for n in [*names, "float64"]},
-            "megabytes": {n: {str(t): above(m) for t, m in row.items()} for n, row in memory.items()},
-            "baseline_megabytes": {n: {str(t): [round(one["baseline"], 1) for one in m]
-                                       for t, m in row.items()} for n, row in memory.items()},
-        },
+        name=name, seeds={"student": [0], "real images": [0]}, configuration=configuration,
+        device=device_name(torch.device(device)), versions={**versions(), **peers}, commit=commit(),
+        started=started, seconds=round(seconds, 1), peak_memory_mb=None, curves={}, results=results,
     )  # fmt: skip
+
+
+def as_record(args, started: str, times: dict, memory: dict) -> Record:
+    """The measurements by method and T."""
+    names, steps = list(next(iter(times.values()))["seconds"]), list(times)
+    results = {
+        "seconds": {n: {str(t): [round(s, 5) for s in times[t]["seconds"][n]] for t in steps}
+                    for n in names},
+        "difference": {n: {str(t): times[t]["error"][n] for t in steps if n in times[t]["error"]}
+                       for n in [*names, "float64"]},
+        "megabytes": {n: {str(t): above(m) for t, m in row.items()} for n, row in memory.items()},
+        "baseline_megabytes": {n: {str(t): [round(one["baseline"], 1) for one in m]
+                                   for t, m in row.items()} for n, row in memory.items()},
+    }  # fmt: skip
+    configuration = {"steps": steps, "rounds": args.rounds, "batch_size": 64, "real_images": REAL}
+    return as_measured("benchmarks", configuration, started, results, args.device)
 
 
 def main() -> None:
@@ -314,12 +321,12 @@ def main() -> None:
         print(json.dumps(measure_times(args) if args.worker == "times" else measure_memory(args)))
         return
 
-    started, start = now(), time.monotonic()
+    started = now()
     names = list(wanted(Setting(1, args.device), args.only))
     times: dict[int, dict] = {}
     for t in args.steps:
         times[t] = fresh_process(args, "times", t, args.only)
-        as_record(args, started, time.monotonic() - start, times, {}).save(args.output)
+        as_record(args, started, times, {}).save(args.output)
     memory = {} if args.no_memory else {
         name: {t: [fresh_process(args, "memory", t, [name]) for _ in range(args.processes)]
                for t in args.steps} for name in names
@@ -349,7 +356,7 @@ def main() -> None:
                  for n, row in memory.items()}  # fmt: skip
         tables.append(table("peak MiB above (baseline)", cells, args.steps))
     print("\n".join(tables))
-    as_record(args, started, time.monotonic() - start, times, memory).save(args.output)
+    as_record(args, started, times, memory).save(args.output)
 
 
 if __name__ == "__main__":

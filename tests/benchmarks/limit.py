@@ -1,6 +1,6 @@
 """Where the time of an unrolled outer step goes, beside what its operations cost at this machine's peak.
 
-    python tests/benchmarks/limit.py --steps 16       # prints one JSON object; eager and compiled
+    python tests/benchmarks/limit.py --steps 16       # eager and compiled; prints, and writes limit.json
 
 The peak is that of a product of two large matrices; the operations are those of matrix products and
 convolutions, counted as PyTorch runs them. Groups are of the profiler's own times, so they add up to the
@@ -12,10 +12,11 @@ import json
 import statistics
 
 import torch
-from compare import REAL, Setting
+from compare import REAL, Setting, as_measured
 from torch.profiler import ProfilerActivity, profile
 
 from gtnlib import Unrolled
+from gtnlib.experiments.machine import now
 from gtnlib.show import measure
 from gtnlib.support.operations import operations
 
@@ -54,7 +55,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", default="limit.json")
     args = parser.parse_args()
+    started = now()
     torch.set_num_threads(args.threads)
     torch._inductor.config.cpp.enable_kernel_profile = True
     setting, metagrad = Setting(args.steps, "cpu"), Unrolled(True, "last", REAL)
@@ -64,12 +67,13 @@ def main() -> None:
         setting.ours(metagrad, *([kind] if kind else []))
 
     counted, best = operations(step), peak()
-    report = {"steps": args.steps, "threads": args.threads, "operations": counted, "peak": round(best),
-              "at the peak": round(counted / best, 4)}  # fmt: skip
+    report = {"operations": counted, "operations a second at the peak": round(best),
+              "seconds at the peak": round(counted / best, 4)}  # fmt: skip
     for name, kind in (("eager", None), ("compiled", setting.compiled)):
         report[name] = {"seconds": round(statistics.median(measure.seconds(lambda: step(kind), args.rounds)), 4),
                         "groups": grouped(lambda: step(kind), args.rounds)}  # fmt: skip
     print(json.dumps(report, indent=1))
+    as_measured("limit", {"steps": args.steps, "rounds": args.rounds}, started, report).save(args.output)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -34,11 +34,18 @@ METHODS: Mapping[str, dict[str, Any]] = {
                  "trial": 250, "teacher": 800},
 }  # fmt: skip
 
-# Products with all five batches of 500 images take five times as long.
-DEARER: Mapping[tuple[str, int], dict[str, int]] = {("implicit", 50): {"trial": 30, "teacher": 250}}
+# A step on ten images takes a fraction of the time; products with all five batches of 500, five times it.
+OUTER_STEPS: Mapping[tuple[str, int], dict[str, int]] = {
+    ("unrolled", 1): {"trial": 100, "teacher": 1000},
+    ("implicit", 1): {"trial": 200, "teacher": 1500},
+    ("matching", 1): {"trial": 400, "teacher": 3000},
+    ("implicit", 50): {"trial": 30, "teacher": 250},
+}
 
-# The grid: where images start, the student's first rate, and the rate of Adam.
+# The grid: where images start, the student's first rate, and the rate of Adam. Ten images are
+# learned at lower rates.
 STARTS, RATES, OUTER_RATES = ("noise", "random"), (0.05, 0.1), (0.02, 0.06)
+LOWER: Mapping[int, tuple[Sequence[float], Sequence[float]]] = {1: ((0.02, 0.05, 0.1), (0.01, 0.03))}
 
 # The same of a generator: one lesson, 48 steps on eight batches of 100 images, one grid.
 GENERATED_STEPS = 48
@@ -76,11 +83,12 @@ def rates(student: float, outer: float) -> dict[str, dict[str, float]]:
     return {"teacher_args": {"rate": student, "final_rate": student / 20}, "fit_args": {"rate": outer}}
 
 
-def grid() -> dict[str, dict[str, Any]]:
+def grid(per_class: int) -> dict[str, dict[str, Any]]:
     """What each trial of pixels changes, by words; the same for every method."""
+    student, adam = LOWER.get(per_class, (RATES, OUTER_RATES))
     return {
         f"from {start}, student {rate}, Adam {outer}": {"start": start, **rates(rate, outer)}
-        for start, rate, outer in product(STARTS, RATES, OUTER_RATES)
+        for start, rate, outer in product(STARTS, student, adam)
     }
 
 
@@ -100,7 +108,7 @@ def pixels(method: str, per_class: int) -> Distillation:
 
 def settings(method: str, per_class: int) -> dict[str, Any]:
     """What `METHODS` says of a method, for so many images."""
-    return {**METHODS[method], **DEARER.get((method, per_class), {})}
+    return {**METHODS[method], **OUTER_STEPS.get((method, per_class), {})}
 
 
 def generator(method: str) -> Distillation:
@@ -124,7 +132,8 @@ def cell(name: str, images: str, teacher: str, lesson: Mapping, method: str, of:
 
 def tuning(base: Distillation) -> Trials:
     """Every point of the grid, with a teacher that is trained for a few minutes."""
-    trials = generator_grid() if base.teacher == "GeneratorTeacher" else grid()
+    generated = base.teacher == "GeneratorTeacher"
+    trials = generator_grid() if generated else grid(base.teacher_args["images_per_class"])
     return Trials(f"tune-{base.name.removeprefix('tuned-')}", f"the grid for {base.name}", base, trials)
 
 
