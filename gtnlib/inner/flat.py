@@ -137,17 +137,25 @@ class FlatStudent:
         probabilities, (∂²ℓ/∂y∂w) a, of the shape of y. All are the gradient of the one scalar
         ⟨∂ℓ/∂w, a⟩ (Pearlmutter 1994), so they cost a few ordinary gradients, whatever the size of H.
         """
-        if _differentiated(w, x, y):
-            places = (0, 1, 2) if y.is_floating_point() else (0, 1)
-            return grad(lambda w, x, y: self.gradient(w, x, y) @ a, argnums=places)(w, x, y)
-        with torch.enable_grad():
-            w, x, y = w.detach().requires_grad_(), x.detach().requires_grad_(), leaf(y)
-            (gradient,) = torch.autograd.grad(self.loss(w, x, y), w, create_graph=True)
-            return torch.autograd.grad(gradient, (w, *learnable(x, y)), a, materialize_grads=True)
+        return self._slopes((0, *_places(y)), w, x, y, a)
 
     def hessian_product(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
-        """H a, of shape (P,), as `second_order` gives it."""
-        return self.second_order(w, x, y, a)[0]
+        """H a alone, of shape (P,)."""
+        return self._slopes((0,), w, x, y, a)[0]
+
+    def mixed_products(self, w: Tensor, x: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, ...]:
+        """(∂²ℓ/∂x∂w) a, of the shape of x, and for probabilities (∂²ℓ/∂y∂w) a, of that of y."""
+        return self._slopes(_places(y), w, x, y, a)
+
+    def _slopes(self, places: tuple[int, ...], w: Tensor, x: Tensor, y: Tensor, a: Tensor):
+        """The gradients of ⟨∂ℓ/∂w, a⟩ by those of (w, x, y) at these places."""
+        if _differentiated(w, x, y):
+            return grad(lambda w, x, y: self.gradient(w, x, y) @ a, argnums=places)(w, x, y)
+        with torch.enable_grad():
+            leaves = [t.detach().requires_grad_(k in (0, *places)) for k, t in enumerate((w, x, y))]
+            (gradient,) = torch.autograd.grad(self.loss(*leaves), leaves[0], create_graph=True)
+            wanted = [leaves[k] for k in places]
+            return torch.autograd.grad(gradient, wanted, a, materialize_grads=True)
 
     def curvature(self, w: Tensor, x: Tensor, y: Tensor) -> Curvature:
         """The second derivatives of ℓ at one point, for many products."""
@@ -183,6 +191,11 @@ class FlatStudent:
 def leaf(y: Tensor) -> Tensor:
     """Labels to differentiate by, if they are probabilities; classes as they are."""
     return y.detach().requires_grad_() if y.is_floating_point() else y
+
+
+def _places(y: Tensor) -> tuple[int, ...]:
+    """Where among (w, x, y) stands what a teacher can learn of a batch."""
+    return (1, 2) if y.is_floating_point() else (1,)
 
 
 def learnable(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:

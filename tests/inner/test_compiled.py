@@ -49,9 +49,10 @@ def test_unrolled_equals_plain_autograd(make_teacher, build, loss_at, momentum, 
 
 @pytest.mark.parametrize(
     "metagrad",
-    [Implicit("neumann", neumann_terms=3, damping=5.0, real_batch_size=REAL), Unrolled(False), Unrolled(3),
+    [Implicit("neumann", neumann_terms=3, damping=5.0, real_batch_size=REAL),
+     Implicit(products=3, damping=5.0, real_batch_size=REAL), Unrolled(False), Unrolled(3),
      *(GradientMatching(distance, real_batch_size=5) for distance in DISTANCES)],
-    ids=["implicit", "recorded", "blocks", *DISTANCES],
+    ids=["implicit", "conjugate gradients", "recorded", "blocks", *DISTANCES],
 )  # fmt: skip
 def test_every_method_equals_its_eager_self(metagrad, tiny, quick_compile):
     (one, ours), (two, theirs) = (
@@ -61,6 +62,22 @@ def test_every_method_equals_its_eager_self(metagrad, tiny, quick_compile):
     assert one == pytest.approx(two, rel=1e-10)
     for name in theirs:
         assert relative(ours[name], theirs[name]) < 1e-9, name
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_curvature_equals_that_of_a_kept_graph(soft, tiny, quick_compile):
+    x, y = tiny.images[:6], tiny.labels[:6]
+    y = torch.softmax(torch.randn(6, CLASSES, dtype=x.dtype), 1) if soft else y
+    w = student().initial()
+    with torch.no_grad():
+        ours, theirs = (student(kind=kind).curvature(w, x, y) for kind in (CompiledStudent, FlatStudent))
+        assert type(ours) is not type(theirs)
+        torch.testing.assert_close(ours.gradient, theirs.gradient)
+        for a in torch.randn(2, len(w), dtype=w.dtype):
+            torch.testing.assert_close(ours.hessian_product(a), theirs.hessian_product(a))
+            mixed = theirs.mixed_products(a)
+            assert len(mixed) == 1 + soft
+            torch.testing.assert_close(tuple(ours.mixed_products(a)), mixed)
 
 
 def test_matching_through_the_whole_compiler(tiny):
