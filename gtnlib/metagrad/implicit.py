@@ -9,7 +9,8 @@ a Neumann series, which converges if 0 < α < 2/λ_max and every eigenvalue of H
 gradients solve H q = ∂L/∂w in fewer products with H, and stop where its curvature is negative, as it
 is before the minimum. Either way the graph of ∂f/∂w is built once per outer step, at w, and kept for
 all products; or, for a student that is compiled, computed anew in each. Memory does not grow with the
-number of inner steps: a kept graph takes that of the batches in f. Rates and momenta do not enter f, so they get no gradient; nor is the result exact for a student that is not at a minimum.
+number of inner steps: a kept graph takes that of the batches in f. Rates and momenta do not enter f,
+so they get no gradient; nor is the result exact for a student that is not at a minimum.
 """
 
 from __future__ import annotations

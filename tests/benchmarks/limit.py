@@ -1,4 +1,5 @@
-"""Where the time of an unrolled outer step goes, beside what its operations cost at this machine's peak.
+"""Where the time of an unrolled outer step goes, beside what its operations cost at this machine's peak;
+and that of a product with the Hessian, through a kept graph and compiled.
 
     python tests/benchmarks/limit.py --steps 16       # eager and compiled; prints, and writes limit.json
 
@@ -10,13 +11,15 @@ time on the processor.
 import argparse
 import json
 import statistics
+from functools import partial
 
 import torch
 from compare import REAL, Setting, as_measured
 from torch.profiler import ProfilerActivity, profile
 
-from gtnlib import Unrolled
+from gtnlib import ConvNet, FlatStudent, Unrolled, make_student
 from gtnlib.experiments.machine import now
+from gtnlib.inner.compiled import CompiledStudent
 from gtnlib.show import measure
 from gtnlib.support.operations import operations
 
@@ -50,6 +53,18 @@ def grouped(function, rounds: int) -> dict[str, float]:
     return {group: round(value, 4) for group, value in seconds.items()}
 
 
+def products(rounds: int, images: int = 100) -> dict[str, list[float]]:
+    """Seconds of a product with the Hessian of one batch, by the way it is taken."""
+    student = FlatStudent(make_student(ConvNet, (1, 28, 28), 10, 0))
+    x, y, w = torch.randn(images, 1, 28, 28), torch.arange(images) % 10, student.initial()
+    found = {}
+    with torch.no_grad():
+        for name, kind in (("kept graph", student), ("compiled", CompiledStudent(student.module))):
+            curvature = kind.curvature(w, x, y)
+            found[name] = measure.seconds(partial(curvature.hessian_product, torch.randn_like(w)), rounds)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=16)
@@ -72,6 +87,9 @@ def main() -> None:
     for name, kind in (("eager", None), ("compiled", setting.compiled)):
         report[name] = {"seconds": round(statistics.median(measure.seconds(lambda: step(kind), args.rounds)), 4),
                         "groups": grouped(lambda: step(kind), args.rounds)}  # fmt: skip
+    report["product"] = {
+        name: [round(s, 5) for s in found] for name, found in products(3 * args.rounds).items()
+    }
     print(json.dumps(report, indent=1))
     as_measured("limit", {"steps": args.steps, "rounds": args.rounds}, started, report).save(args.output)
 
