@@ -36,9 +36,9 @@ METHODS: Mapping[str, dict[str, Any]] = {
 
 # A step on ten images takes a fraction of the time; products with all five batches of 500, five times it.
 OUTER_STEPS: Mapping[tuple[str, int], dict[str, int]] = {
-    ("unrolled", 1): {"trial": 100, "teacher": 1000},
-    ("implicit", 1): {"trial": 200, "teacher": 1500},
-    ("matching", 1): {"trial": 400, "teacher": 3000},
+    ("unrolled", 1): {"trial": 100, "teacher": 500},
+    ("implicit", 1): {"trial": 200, "teacher": 800},
+    ("matching", 1): {"teacher": 1000},
     ("implicit", 50): {"trial": 30, "teacher": 250},
 }
 
