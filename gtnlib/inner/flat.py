@@ -152,7 +152,7 @@ class FlatStudent:
         if _differentiated(w, x, y):
             return grad(lambda w, x, y: self.gradient(w, x, y) @ a, argnums=places)(w, x, y)
         with torch.enable_grad():
-            leaves = [t.detach().requires_grad_(k in (0, *places)) for k, t in enumerate((w, x, y))]
+            leaves = [t.detach().requires_grad_(k in (0, 1, *places)) for k, t in enumerate((w, x, y))]
             (gradient,) = torch.autograd.grad(self.loss(*leaves), leaves[0], create_graph=True)
             wanted = [leaves[k] for k in places]
             return torch.autograd.grad(gradient, wanted, a, materialize_grads=True)

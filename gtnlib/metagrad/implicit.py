@@ -7,10 +7,10 @@ If w minimises the training loss f(w, φ) = ℓ(w; x(φ)) + β/2 ‖w‖², the 
 
 a Neumann series, which converges if 0 < α < 2/λ_max and every eigenvalue of H is positive. Conjugate
 gradients solve H q = ∂L/∂w in fewer products with H, and stop where its curvature is negative, as it
-is before the minimum. Either way the graph of ∂f/∂w is built once per outer step, at w, and kept for
-all products; or, for a student that is compiled, computed anew in each. Memory does not grow with the
-number of inner steps: a kept graph takes that of the batches in f. Rates and momenta do not enter f,
-so they get no gradient; nor is the result exact for a student that is not at a minimum.
+is before the minimum. The graph of ∂f/∂w is built once per outer step, at w, and kept for all products;
+a compiled student keeps none and runs the gradient anew in each. Memory grows with the batches in f, if
+at all, not with the number of inner steps. Rates and momenta do not enter f, so they get no gradient;
+nor is the result exact for a student that is not at a minimum.
 """
 
 from __future__ import annotations

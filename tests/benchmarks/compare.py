@@ -277,12 +277,13 @@ def above(processes: list[dict]) -> list[float]:
     return [round(one["peak"] - one["baseline"], 1) for one in processes]
 
 
-def as_measured(name: str, configuration: dict, started: str, results: dict, device: str = "cpu") -> Record:
-    """Measurements in the form of the records of experiments; the first student and images have seed 0."""
+def as_measured(name: str, configuration: dict, started: str, seeds: dict, results: dict,
+                device: str = "cpu") -> Record:  # fmt: skip
+    """Measurements in the form of the records of experiments."""
     peers = {name: version(name) for name in ("higher", "torchopt") if installed(name)}
     seconds = (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()
     return Record(
-        name=name, seeds={"student": [0], "real images": [0]}, configuration=configuration,
+        name=name, seeds=seeds, configuration=configuration,
         device=device_name(torch.device(device)), versions={**versions(), **peers}, commit=commit(),
         started=started, seconds=round(seconds, 1), peak_memory_mb=None, curves={}, results=results,
     )  # fmt: skip
@@ -300,13 +301,16 @@ def as_record(args, started: str, times: dict, memory: dict) -> Record:
         "baseline_megabytes": {n: {str(t): [round(one["baseline"], 1) for one in m]
                                    for t, m in row.items()} for n, row in memory.items()},
     }  # fmt: skip
-    configuration = {"steps": steps, "rounds": args.rounds, "batch_size": 64, "real_images": REAL}
-    return as_measured("benchmarks", configuration, started, results, args.device)
+    configuration = {"steps": steps, "memory_steps": list(next(iter(memory.values()), {})),
+                     "rounds": args.rounds, "batch_size": 64, "real_images": REAL}  # fmt: skip
+    seeds = {"student": [0], "real images": [0]}
+    return as_measured("benchmarks", configuration, started, seeds, results, args.device)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], metavar="T")
+    parser.add_argument("--memory-steps", type=int, nargs="+", metavar="T", help="default: as --steps")
     parser.add_argument("--rounds", type=int, default=7, help="timed turns per method")
     parser.add_argument("--processes", type=int, default=1, help="per measurement of memory")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -329,7 +333,7 @@ def main() -> None:
         as_record(args, started, times, {}).save(args.output)
     memory = {} if args.no_memory else {
         name: {t: [fresh_process(args, "memory", t, [name]) for _ in range(args.processes)]
-               for t in args.steps} for name in names
+               for t in args.memory_steps or args.steps} for name in names
     }  # fmt: skip
 
     def cell(t, name):
@@ -354,7 +358,7 @@ def main() -> None:
     if memory:
         cells = {n: {t: f"{statistics.median(above(m)):.0f} ({m[0]['baseline']:.0f})" for t, m in row.items()}
                  for n, row in memory.items()}  # fmt: skip
-        tables.append(table("peak MiB above (baseline)", cells, args.steps))
+        tables.append(table("peak MiB above (baseline)", cells, args.memory_steps or args.steps))
     print("\n".join(tables))
     as_record(args, started, times, memory).save(args.output)
 

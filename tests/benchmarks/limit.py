@@ -23,11 +23,11 @@ from gtnlib.inner.compiled import CompiledStudent
 from gtnlib.show import measure
 from gtnlib.support.operations import operations
 
-# By what the profiler's names contain, the first that fits.
+# By what the profiler's names contain, the first that fits: a fused loop is named after all that it fuses.
 GROUPS = {
+    "compiled loops": ("cpp_fused", "graph_", "kernel"),
     "convolutions": ("conv", "mkldnn"),
     "matrix products": ("mm", "matmul", "linear"),
-    "compiled loops": ("cpp_fused", "graph_", "kernel"),
     "copies": ("copy", "clone", "fill", "zero", "cat"),
 }
 
@@ -91,7 +91,7 @@ def main() -> None:
         name: [round(s, 5) for s in found] for name, found in products(3 * args.rounds).items()
     }
     print(json.dumps(report, indent=1))
-    as_measured("limit", {"steps": args.steps, "rounds": args.rounds}, started, report).save(args.output)
+    as_measured("limit", {"steps": args.steps, "rounds": args.rounds}, started, {}, report).save(args.output)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def main() -> None:
                 raise
         results[name] = {"minutes to": clock.reached(), "curve": clock.curve}
         print(json.dumps({"method": name, **results[name]}), flush=True)
-        as_measured("minutes", vars(args), started, results).save(args.output)
+        as_measured("minutes", vars(args), started, {"fit": [0]}, results).save(args.output)
 
 
 if __name__ == "__main__":

@@ -216,12 +216,30 @@ def test_what_is_no_teacher_is_refused(name, tmp_path):
 
 def test_shipped_benchmarks_hold_every_method_at_every_length():
     record = Record.load(RECORDED / "benchmarks" / "cpu.json")
-    lengths = [str(steps) for steps in record.configuration["steps"]]
-    seconds = record.results["seconds"]
-    assert {"higher", "TorchOpt", "Unrolled", "Implicit", "GradientMatching"} <= seconds.keys()
-    for name, row in seconds.items():
-        assert list(row) == list(record.results["megabytes"][name]) == lengths, name
-        assert all(values and min(values) > 0 for values in row.values())
+    for what, lengths in (("seconds", "steps"), ("megabytes", "memory_steps")):
+        for name, row in record.results[what].items():
+            assert list(row) == [str(steps) for steps in record.configuration[lengths]], name
+            assert all(values and min(values) > 0 for values in row.values())
+    peers, ours = {"higher", "TorchOpt"}, {"Unrolled", "Implicit, conjugate gradients", "GradientMatching"}
+    assert peers | ours <= record.results["megabytes"].keys() <= record.results["seconds"].keys()
+
+
+def test_the_parts_of_an_outer_step_add_up_to_it():
+    results = Record.load(RECORDED / "benchmarks" / "limit.json").results
+    for way in ("eager", "compiled"):
+        assert sum(results[way]["groups"].values()) == pytest.approx(results[way]["seconds"], rel=0.2)
+    assert 0 < results["seconds at the peak"] < results["compiled"]["seconds"] < results["eager"]["seconds"]
+    assert 0 < max(results["product"]["compiled"]) < min(results["product"]["kept graph"])
+
+
+def test_the_minutes_of_a_method_lie_on_its_curve():
+    record = Record.load(RECORDED / "benchmarks" / "minutes.json")
+    assert record.results.keys() == {"higher", "Unrolled, falling rates"}
+    for of in record.results.values():
+        reached = {
+            a: [m for _, m, found in of["curve"] if found >= a] for a in record.configuration["accuracy"]
+        }
+        assert of["minutes to"] == {f"{a:.3f}": minutes[0] for a, minutes in reached.items() if minutes} != {}
 
 
 def test_the_shipped_benchmark_of_a_gpu_has_every_method():

@@ -15,9 +15,21 @@ TABLE = tuple(one.name for one in cells.LIST if isinstance(one, Distillation))
 OTHERS = tuple(one.name for family in (curriculum, transfer, search) for one in family.LIST
                if isinstance(one, Distillation))  # fmt: skip
 TUNED = tuple(one.name for one in tuned.LIST if isinstance(one, Distillation))
-PIXELS = {per_class: tuple(name for name in TUNED if name.startswith("tuned-pixels-") and
-                           name.endswith(f"-{per_class}")) for per_class in (1, 10, 50)}  # fmt: skip
+SINGLE, TEN, FIFTY = (
+    tuple(name for name in TUNED if name.startswith("tuned-pixels-") and name.endswith(f"-{per_class}"))
+    for per_class in (1, 10, 50)
+)
 GENERATORS = tuple(name for name in TUNED if name.startswith("tuned-gtn-"))
+NEAREST = ("real", "herding")
+ALIKE = [
+    Judgement("judged-tuned", "the tuned cells, judged alike", teachers=TEN, long_seeds=10),
+    Judgement("judged-tuned-1", "the tuned single images of each class, judged alike", teachers=SINGLE,
+              baselines=NEAREST, long_seeds=10),
+    Judgement("judged-tuned-50", "the tuned sets of 500 images, judged alike", teachers=FIFTY,
+              baselines=NEAREST),
+    Judgement("judged-tuned-gtn", "the tuned generators, judged alike", teachers=GENERATORS,
+              baselines=NEAREST, seeds=20),
+]  # fmt: skip
 
 LIST: list[Experiment] = [
     Judgement("judged-small", "a rehearsal of judged in minutes, with short protocols: no results",
@@ -25,13 +37,7 @@ LIST: list[Experiment] = [
               augmented=replace(LONG_AUGMENTED, epochs=30), real_epochs=1, seeds=2, long_seeds=2),
     Judgement("judged", "the teachers of the main table in their own lessons and in long training, and "
               "as many real images", teachers=TABLE),
-    Judgement("judged-tuned", "the tuned cells, judged alike", teachers=PIXELS[10], long_seeds=10),
-    *([Judgement("judged-tuned-1", "the tuned single images, judged alike", teachers=PIXELS[1],
-                 baselines=("real", "herding"), long_seeds=10)] if len(PIXELS[1]) == 3 else []),
-    *([Judgement("judged-tuned-50", "the tuned sets of 500 images, judged alike", teachers=PIXELS[50],
-                 baselines=("real", "herding"))] if len(PIXELS[50]) == 3 else []),
-    *([Judgement("judged-tuned-gtn", "the tuned generators, judged alike", teachers=GENERATORS,
-                 baselines=("real", "herding"), seeds=20)] if len(GENERATORS) == 3 else []),
+    *(one for one in ALIKE if len(one.teachers) == 3),
     Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, long_seeds=3),
     Judgement("judged-real", "100 real images in long training of 3 × 128 channels, as the literature has it",
               student=("ConvNet", {"width": 128, "depth": 3}), long=None, augmented=LONG_AUGMENTED,

@@ -60,7 +60,6 @@ GENERATOR_RATES = (3e-3, 1e-2)
 
 # What the grid chose: words of the best trial in the record `tune-…`, which a test compares.
 CHOSEN: Mapping[str, str] = {
-    "tune-pixels-unrolled-1": "from random, student 0.02, Adam 0.03",
     "tune-pixels-unrolled-10": "from random, student 0.05, Adam 0.06",
     "tune-pixels-implicit-10": "from random, student 0.05, Adam 0.06",
     "tune-pixels-matching-10": "from random, student 0.1, Adam 0.06",
