@@ -23,8 +23,7 @@ from gtnlib import (
 from gtnlib.experiments.machine import now
 
 REAL = 256
-FALLING = {"rate": 0.1, "final_rate": 0.005, "momentum": 0.9, "weight_decay": 0.02}
-IMPLICIT = {**FALLING, "learn_rates": False}
+IMPLICIT = {"rate": 0.1, "final_rate": 0.005, "weight_decay": 0.02, "learn_rates": False}
 SOLVERS = {
     "Implicit, cg": {"products": 5},
     "Implicit, stochastic series": {
@@ -70,7 +69,8 @@ def unrolled(args, data, clock):
 
 
 def falling(args, data, clock):
-    teacher = GeneratorTeacher(args.falling_steps, 100, batches=args.falling_batches, **FALLING)
+    teacher = GeneratorTeacher(args.falling_steps, 100, batches=min(8, args.falling_steps), momentum=0.9,
+                               rate=0.05, final_rate=0.0025, weight_decay=0.02)  # fmt: skip
     fit(teacher, Unrolled(loss_at="last", real_batch_size=REAL), ConvNet, data, args.outer_steps,
         rate=1e-2, callback=clock, progress=False)  # fmt: skip
 
@@ -116,7 +116,6 @@ def main() -> None:
     parser.add_argument("--outer-steps", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--falling-steps", type=int, default=24)
-    parser.add_argument("--falling-batches", type=int, default=8)
     parser.add_argument("--implicit-steps", type=int, default=48)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", action="append", metavar="METHOD", help="repeat for several")
