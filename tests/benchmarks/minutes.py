@@ -3,8 +3,8 @@
     python tests/benchmarks/minutes.py            # an hour for each method; prints as it goes; minutes.json
 
 All start from the same seed, with 32 × 64 generated images and the loss at every step (`higher`, Unrolled),
-a shorter lesson at falling rates and the loss after its last step (Unrolled, falling rates), or 8 × 100 in
-48 steps (Implicit); with the same student and the same data. Every so many outer steps the mean validation
+or 8 × 100 in 48 steps at rates that fall along a line (Unrolled, falling rates, with the loss after the last
+step; Implicit); with the same student and the same data. Every so many outer steps the mean validation
 accuracy of three fresh students is taken, off the clock. Prints the minutes at which each accuracy was
 first reached, as one JSON object per method.
 """
@@ -76,7 +76,7 @@ def falling(args, data, clock):
 
 
 def implicit(args, data, clock, solver):
-    teacher = GeneratorTeacher(args.implicit_steps, 100, batches=min(8, args.implicit_steps), **IMPLICIT)
+    teacher = GeneratorTeacher(args.falling_steps, 100, batches=min(8, args.falling_steps), **IMPLICIT)
     fit(teacher, Implicit(batches=None, **solver), ConvNet, data, args.outer_steps, rate=5e-3,
         callback=clock, progress=False)  # fmt: skip
 
@@ -115,8 +115,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="outer steps between two accuracies")
     parser.add_argument("--outer-steps", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--falling-steps", type=int, default=24)
-    parser.add_argument("--implicit-steps", type=int, default=48)
+    parser.add_argument("--falling-steps", type=int, default=48)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", action="append", metavar="METHOD", help="repeat for several")
     parser.add_argument("--output", default="minutes.json")
