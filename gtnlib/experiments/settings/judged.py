@@ -36,7 +36,7 @@ LIST: list[Experiment] = [
               teachers=tuple(one.name for one in cells.HUNDRED), grid=SGD, long=replace(LONG, epochs=30),
               augmented=replace(LONG_AUGMENTED, epochs=30), real_epochs=1, seeds=2, long_seeds=2),
     Judgement("judged", "the teachers of the main table in their own lessons and in long training, and "
-              "as many real images", teachers=TABLE),
+              "as many real images", teachers=TABLE, long_seeds=3),
     *(one for one in ALIKE if len(one.teachers) == 3),
     Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, long_seeds=3),
     Judgement("judged-real", "100 real images in long training of 3 × 128 channels, as the literature has it",
