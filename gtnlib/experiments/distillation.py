@@ -21,7 +21,7 @@ from gtnlib.support.errors import DataError, check_choice, check_count
 from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.files import TEACHERS, load_teacher, rounded, save_teacher
 from gtnlib.teachers.generator import GeneratorTeacher
-from gtnlib.teachers.pixels import STARTS
+from gtnlib.teachers.starts import STARTS
 from gtnlib.teachers.varied import Variation
 
 METAGRADS = {kind.__name__: kind for kind in (Unrolled, Implicit, GradientMatching, DistributionMatching)}
@@ -43,7 +43,8 @@ class Distillation(Experiment):
     metagrad, metagrad_args: a name of `METAGRADS`, and arguments.
     student, student_args: a name of `STUDENTS`, and arguments.
     fit_args: outer_steps, and other arguments of `fit`. Validation is measured 20 times by default.
-    start: what pixels begin as: "noise", or real images, "random", "herding" or "k_centre".
+    start: what the images begin as: "noise", or real ones, "random", "herding" or "k_centre", which
+        pixels copy and a generator learns to make first (`start_from`).
     seed: of the first teacher and its `fit`; the others take those after it.
     data: a name for `load_dataset`.
 
@@ -82,8 +83,8 @@ class Distillation(Experiment):
         check_count("teacher_seeds", self.teacher_seeds)
         check_count("evaluation_seeds", self.evaluation_seeds)
         check_choice("start", self.start, ("noise", *STARTS))
-        if self.start != "noise" and self.teacher != "PixelTeacher":
-            raise ValueError(f"start is {self.start!r}, but a {self.teacher} can only start from noise.")
+        if self.start != "noise" and self.teacher_args.get("curriculum") == "fresh":
+            raise ValueError(f"start is {self.start!r}, but fresh noise makes no fixed images to start from.")
 
     # ------------------------------------------------------------ the parts
 

@@ -6,11 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
-from gtnlib.support.errors import check_choice, check_count, check_kind, check_seed, check_shape
+from gtnlib.data.sets import Split
+from gtnlib.support.errors import (
+    DivergenceError, check_choice, check_count, check_kind, check_number, check_seed, check_shape,
+)  # fmt: skip
 from gtnlib.support.seeds import seeded
 from gtnlib.teachers.base import Teacher
 from gtnlib.teachers.pixels import PixelTeacher
+from gtnlib.teachers.starts import real_images
 from gtnlib.teachers.teaching_set import TeachingSet
 from gtnlib.teachers.upsampling import upsampled_convolution, upsampled_few
 
@@ -98,6 +103,45 @@ class GeneratorTeacher(Teacher):
         if generator is None:
             generator = seeded(lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed)
         self.generator: nn.Module = check_kind("generator", generator, nn.Module)
+
+    def start_from(self, split: Split, generator: torch.Generator | None = None, method: str = "random",
+                   updates: int = 400, rate: float = 3e-3) -> GeneratorTeacher:  # fmt: skip
+        """Have the generator make real images of the right classes at first; returns the teacher.
+
+        Its weights and, unless they are fixed, its noise vectors are fitted together to the squared
+        error of its images, as in the generative latent optimisation of Bojanowski et al. (2018), but
+        with Adam and without a bound on the noise.
+
+        method, generator: which real images, as `PixelTeacher.start_from` has them, one for each of its
+            own. Coresets need as many of every class.
+        updates: of one batch each, in turn.
+        rate: of Adam at first; it falls to zero along half a cosine.
+
+        Raises ValueError if the noise is fresh, so that there is no fixed image to reproduce, and
+        DivergenceError if its images are no numbers afterwards.
+        """
+        check_count("updates", updates)
+        if check_number("rate", rate, 0) == 0:
+            raise ValueError("rate is 0, but must be positive.")
+        if self.curriculum == "fresh":
+            raise ValueError("curriculum is 'fresh', so there is no fixed set of images to start from.")
+        real = real_images(self, split, generator, method).to(self.noise)
+        real = real.view(*self.labels.shape, *self.shape)
+        learned = [p for p in (self.noise, *self.generator.parameters()) if p.requires_grad]
+        adam = torch.optim.Adam(learned, rate)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, updates)
+        for update in range(updates):
+            b = update % self.batches
+            error = mse_loss(self.generator(self.noise[b], self.labels[b]), real[b])
+            adam.zero_grad()
+            error.backward()
+            adam.step()
+            falling.step()
+        adam.zero_grad()
+        if not all(p.isfinite().all() for p in learned):
+            raise DivergenceError(f"The generator's weights are no numbers after {updates} updates at a rate "
+                                  f"of {rate:g} towards real images. Use a lower rate.")  # fmt: skip
+        return self
 
     @torch.no_grad()
     def resample(self, generator: torch.Generator) -> None:

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gtnlib.data.sets import Split
-from gtnlib.support.errors import check_choice, check_count, check_kind, check_seed
+from gtnlib.support.errors import check_count, check_seed
 from gtnlib.teachers.base import Teacher
-from gtnlib.teachers.coresets import METHODS
+from gtnlib.teachers.starts import real_images
 from gtnlib.teachers.teaching_set import TeachingSet
-
-STARTS = ("random", *METHODS)
 
 
 class PixelTeacher(Teacher):
@@ -59,19 +57,7 @@ class PixelTeacher(Teacher):
         method: "random" draws them by `generator`, with replacement; "herding" and "k_centre" choose
         them by their pixels (`teachers.coresets`), always the same ones.
         """
-        check_choice("method", method, STARTS)
-        check_kind("split", split, Split, " Pass, for instance, data.train.")
-        if tuple(split.images.shape[1:]) != self.shape:
-            raise ValueError(
-                f"the teacher's images are {self.shape}, the data's {tuple(split.images.shape[1:])}."
-            )
-        if split.num_classes != self.num_classes:
-            raise ValueError(f"the teacher has {self.num_classes} classes, the data {split.num_classes}.")
-        labels = self.labels.to(split.device)
-        index, _ = split.draw(len(labels), generator, labels)
-        if method != "random":
-            index = METHODS[method](split.images.flatten(1), split.labels, len(labels) // self.num_classes)
-        self.images.copy_(split.images[index])
+        self.images.copy_(real_images(self, split, generator, method))
         return self
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:

@@ -336,7 +336,8 @@ def test_other_bad_values_are_one_error(capsys, command, recorded):
     ({"start": "herd"}, ValueError, "start is 'herd'.*Did you mean 'herding'"),
     ({"teacher_seeds": 0}, ValueError, "teacher_seeds is 0"),
     ({"evaluation_seeds": 2.5}, TypeError, "evaluation_seeds must be a whole number"),
-    ({"teacher": "GeneratorTeacher", "teacher_args": {}}, ValueError, "start is 'random', but a Gen"),
+    ({"teacher": "GeneratorTeacher", "teacher_args": {"curriculum": "fresh"}}, ValueError,
+     "start is 'random', but fresh noise"),
 ])  # fmt: skip
 def test_a_configuration_is_checked_when_it_is_made(change, error, message):
     with pytest.raises(error, match=message):

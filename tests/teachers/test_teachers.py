@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gtnlib import (
-    MLP, DataError, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, StudentRun, TeachingSet,
-    evaluate, make_student, train_student,
+    MLP, DataError, DivergenceError, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, StudentRun,
+    TeachingSet, evaluate, make_student, train_student,
 )  # fmt: skip
 from gtnlib.judge.training import Recipe, score
 from gtnlib.teachers.coresets import coreset
@@ -257,6 +257,45 @@ def test_start_from_refuses_what_it_cannot_do(toy):
         pixels(num_classes=4).start_from(toy.train)
     with pytest.raises(ValueError, match="per_class is 41, but class 0 has 40 images"):
         pixels(images_per_class=41).start_from(toy.train, method="k_centre")
+
+
+@pytest.mark.parametrize("curriculum", ["learned", "fixed"])
+@pytest.mark.parametrize("method", ["random", "herding"])
+def test_a_generator_starts_with_images_like_real_ones_of_the_right_classes(method, curriculum, toy):
+    teacher = generated(steps=4, batch_size=6, batches=2, curriculum=curriculum).double()
+    noise = teacher.noise.clone()
+    started = teacher.start_from(toy.train, torch.Generator().manual_seed(0), method, updates=300, rate=0.01)
+    assert started is teacher and torch.equal(teacher.noise, noise) == (curriculum == "fixed")
+    same = pixels(images_per_class=4).start_from(toy.train, torch.Generator().manual_seed(0), method)
+    made = torch.cat([teacher.batch(b)[0] for b in range(2)]).detach()
+    target = same.images.detach().double()
+    assert (made - target).square().mean() < 0.15 * target.var()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_generators_start_repeats(toy):
+    def weights(seed):
+        teacher = generated(batch_size=6).start_from(
+            toy.train, torch.Generator().manual_seed(seed), updates=3
+        )
+        return torch.cat([p.detach().flatten() for p in teacher.parameters()])
+
+    assert torch.equal(weights(0), weights(0)) and not torch.equal(weights(0), weights(1))
+
+
+@pytest.mark.parametrize("arguments, start, error, message", [
+    ({"curriculum": "fresh"}, {}, ValueError, "curriculum is 'fresh', so there is no fixed set"),
+    ({}, {"updates": 0}, ValueError, "updates is 0, but must be at least 1"),
+    ({}, {"rate": 0}, ValueError, "rate is 0, but must be positive"),
+    ({}, {"rate": "1"}, TypeError, "rate must be a number"),
+    ({}, {"rate": 1e30}, DivergenceError, "no numbers after 400 updates .* Use a lower rate"),
+    ({}, {"method": "herding"}, ValueError, '20 images are not as many .* use method="random"'),
+    ({"num_classes": 4}, {}, ValueError, "the teacher has 4 classes, the data 3"),
+    ({"shape": (1, 12, 12)}, {}, ValueError, r"images are \(1, 12, 12\), the data's \(1, 8, 8\)"),
+])  # fmt: skip
+def test_a_generator_refuses_to_start_from_what_it_cannot(arguments, start, error, message, toy):
+    with pytest.raises(error, match=message):
+        generated(**arguments).start_from(toy.train, torch.Generator(), **start)
 
 
 # ---------------------------------------------------------------- teaching sets
