@@ -34,10 +34,9 @@ OWN: Mapping[str, Mapping[str, Mapping]] = {
 }
 # Of a generator, with as many outer steps as the teacher had.
 IDEAS: Mapping[str, Mapping] = {
-    "a student of three blocks": {"student_args": {"width": [16, 32, 64]}},
+    "from random, Adam 0.001": {"start": "random", "fit_args": {"rate": 1e-3}},
     "1600 images": {"teacher_args": {"batches": 16}},
     "labels learned": {"teacher_args": {"learn_labels": True}},
-    "augmented lessons": {"fit_args": {"lessons": {"augment": True}}},
 }
 
 

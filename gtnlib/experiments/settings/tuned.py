@@ -93,7 +93,7 @@ def grid(per_class: int) -> dict[str, dict[str, Any]]:
 
 
 def generator_grid() -> dict[str, dict[str, Any]]:
-    """The same of a generator, which can only start from noise."""
+    """The same of a generator, from noise."""
     return {f"student {rate}, Adam {outer}": rates(rate, outer)
             for rate, outer in product(RATES, GENERATOR_RATES)}  # fmt: skip
 
