@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtnlib.data.augment import Augment
-from gtnlib.support.errors import check_count, check_kind, check_number
+from gtnlib.support.errors import check_count, check_kind, check_number, check_positive
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class Protocol:
             return
         check_count("epochs", self.epochs)
         for name in ("rate", "drop"):
-            if check_number(name, getattr(self, name), 0) == 0:
-                raise ValueError(f"{name} is 0, but must be positive.")
+            check_positive(name, getattr(self, name))
         check_number("momentum", self.momentum, 0, below=1)
         check_number("weight_decay", self.weight_decay, 0)
         check_count("batch_size", self.batch_size)

@@ -19,7 +19,7 @@ from gtnlib.data.sets import PARTS, Dataset
 from gtnlib.judge.divergence import diverged
 from gtnlib.judge.evaluate import accuracy, check_fresh, check_seeds, fresh, lessons_of
 from gtnlib.judge.protocols import Protocol
-from gtnlib.support.errors import check_choice, check_count, check_number
+from gtnlib.support.errors import check_choice, check_count, check_number, check_positive
 from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.rehearsal import rehearse_teacher
 
@@ -56,8 +56,8 @@ class Recipe:
         if self.rate is None:
             if self.optimizer == "adam" or self.cosine:
                 raise ValueError("rate is None, but only SGD at a constant rate can follow a teacher's.")
-        elif check_number("rate", self.rate, 0) == 0:
-            raise ValueError("rate is 0, but must be positive.")
+        else:
+            check_positive("rate", self.rate)
 
 
 @torch.inference_mode(False)

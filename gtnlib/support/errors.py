@@ -62,6 +62,13 @@ def check_number(name: str, value: Any, minimum: float, below: float = float("in
     return float(value)
 
 
+def check_positive(name: str, value: Any) -> float:
+    """Return `value` if it is a number > 0."""
+    if check_number(name, value, 0) == 0:
+        raise ValueError(f"{name} is 0, but must be positive.")
+    return float(value)
+
+
 def check_seed(value: int) -> int:
     """Return `value` if it can seed a torch generator."""
     if check_count("seed", value, 0) >= 2**63:

@@ -10,11 +10,12 @@ from torch.nn.functional import mse_loss
 
 from gtnlib.data.sets import Split
 from gtnlib.support.errors import (
-    DivergenceError, check_choice, check_count, check_kind, check_number, check_seed, check_shape,
+    DivergenceError, check_choice, check_count, check_kind, check_positive, check_seed, check_shape,
 )  # fmt: skip
 from gtnlib.support.seeds import seeded
 from gtnlib.teachers.base import Teacher
 from gtnlib.teachers.pixels import PixelTeacher
+from gtnlib.teachers.rehearsal import rehearse_teacher
 from gtnlib.teachers.starts import real_images
 from gtnlib.teachers.teaching_set import TeachingSet
 from gtnlib.teachers.upsampling import upsampled_convolution, upsampled_few
@@ -104,6 +105,8 @@ class GeneratorTeacher(Teacher):
             generator = seeded(lambda: Generator(noise_size, self.shape, num_classes, hidden, channels), seed)
         self.generator: nn.Module = check_kind("generator", generator, nn.Module)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def start_from(self, split: Split, generator: torch.Generator | None = None, method: str = "random",
                    updates: int = 400, rate: float = 3e-3) -> GeneratorTeacher:  # fmt: skip
         """Have the generator make real images of the right classes at first; returns the teacher.
@@ -117,14 +120,14 @@ class GeneratorTeacher(Teacher):
         updates: of one batch each, in turn.
         rate: of Adam at first; it falls to zero along half a cosine.
 
-        Raises ValueError if the noise is fresh, so that there is no fixed image to reproduce, and
-        DivergenceError if its images are no numbers afterwards.
+        Raises ValueError if the noise is fresh, so that there is no fixed image to reproduce, or the
+        generator is none that `fit` takes, and DivergenceError if its images are no numbers afterwards.
         """
         check_count("updates", updates)
-        if check_number("rate", rate, 0) == 0:
-            raise ValueError("rate is 0, but must be positive.")
+        check_positive("rate", rate)
         if self.curriculum == "fresh":
             raise ValueError("curriculum is 'fresh', so there is no fixed set of images to start from.")
+        rehearse_teacher(self, learning=True)
         real = real_images(self, split, generator, method).to(self.noise)
         real = real.view(*self.labels.shape, *self.shape)
         learned = [p for p in (self.noise, *self.generator.parameters()) if p.requires_grad]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gtnlib.support.errors import check_choice, check_number
+from gtnlib.support.errors import check_choice, check_number, check_positive
 
 SCHEDULES = ("linear", "cosine")
 
@@ -26,20 +26,14 @@ def check_sgd(
     momentum = check_number("momentum", momentum, 0, below=1)
     decay = check_number("weight_decay", weight_decay, 0)
     if not isinstance(rate, Sequence) or isinstance(rate, str):
-        first = _positive("rate", rate)
-        last = first if final_rate is None else _positive("final_rate", final_rate)
+        first = check_positive("rate", rate)
+        last = first if final_rate is None else check_positive("final_rate", final_rate)
         return [last + (first - last) * _left(t, steps, schedule) for t in range(steps)], momentum, decay
     if final_rate is not None:
         raise ValueError(f"final_rate is {final_rate}, but rate lists that of every step. Give one of them.")
     if len(rate) != steps:
         raise ValueError(f"rate lists {len(rate)} numbers, but there are {steps} steps.")
-    return [_positive("every one of rate", value) for value in rate], momentum, decay
-
-
-def _positive(name: str, value) -> float:
-    if check_number(name, value, 0) == 0:
-        raise ValueError(f"{name} is 0, but must be positive.")
-    return float(value)
+    return [check_positive("every one of rate", value) for value in rate], momentum, decay
 
 
 def _left(t: int, steps: int, schedule: str) -> float:

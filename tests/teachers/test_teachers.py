@@ -283,8 +283,29 @@ def test_a_generators_start_repeats(toy):
     assert torch.equal(weights(0), weights(0)) and not torch.equal(weights(0), weights(1))
 
 
+class Pointwise(nn.Module):
+    """One value an image, which would broadcast to any."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 1)
+
+    def forward(self, noise, labels):
+        return self.layer(noise)[..., None, None]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_generator_starts_where_autograd_is_off(mode, toy):
+    teacher = generated(batch_size=6)
+    before = teacher.noise.clone()
+    with mode():
+        teacher.start_from(toy.train, torch.Generator().manual_seed(0), updates=3)
+    assert not torch.equal(before, teacher.noise)
+
+
 @pytest.mark.parametrize("arguments, start, error, message", [
     ({"curriculum": "fresh"}, {}, ValueError, "curriculum is 'fresh', so there is no fixed set"),
+    ({"generator": Pointwise()}, {}, ValueError, r"the generator makes \(4, 1, 1, 1\) of 4 labels"),
     ({}, {"updates": 0}, ValueError, "updates is 0, but must be at least 1"),
     ({}, {"rate": 0}, ValueError, "rate is 0, but must be positive"),
     ({}, {"rate": "1"}, TypeError, "rate must be a number"),
