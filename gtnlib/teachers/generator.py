@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch.nn.functional import mse_loss
 
 from gtnlib.data.sets import Split
 from gtnlib.support.errors import (
-    DivergenceError, check_choice, check_count, check_kind, check_positive, check_seed, check_shape,
+    DivergenceError, DivergenceWarning, check_choice, check_count, check_kind, check_positive, check_seed,
+    check_shape,
 )  # fmt: skip
 from gtnlib.support.seeds import seeded
 from gtnlib.teachers.base import Teacher
@@ -121,7 +123,8 @@ class GeneratorTeacher(Teacher):
         rate: of Adam at first; it falls to zero along half a cosine.
 
         Raises ValueError if the noise is fresh, so that there is no fixed image to reproduce, or the
-        generator is none that `fit` takes, and DivergenceError if its images are no numbers afterwards.
+        generator is none that `fit` takes, and DivergenceError if its images are no numbers afterwards;
+        gives a DivergenceWarning if they are no nearer to the real images than the mean of those is.
         """
         check_count("updates", updates)
         check_positive("rate", rate)
@@ -144,7 +147,20 @@ class GeneratorTeacher(Teacher):
         if not all(p.isfinite().all() for p in learned):
             raise DivergenceError(f"The generator's weights are no numbers after {updates} updates at a rate "
                                   f"of {rate:g} towards real images. Use a lower rate.")  # fmt: skip
+        self._warn_if_far_from(real, f"{updates} updates at a rate of {rate:g}")
         return self
+
+    @torch.no_grad()
+    def _warn_if_far_from(self, real: Tensor, after: str) -> None:
+        """Warn unless the images are nearer to real ones (batches, B, C, H, W) than the mean of those."""
+        made = torch.stack([self.generator(*pair) for pair in zip(self.noise, self.labels)])
+        error, of_mean = mse_loss(made, real), mse_loss(real.mean((0, 1)).expand_as(real), real)
+        if error >= of_mean:
+            warnings.warn(
+                f"After {after} the generator's images are no nearer to the real ones than their mean is: "
+                f"squared error {error:.3g}, of the mean {of_mean:.3g}. Use a lower rate, or more updates.",
+                DivergenceWarning, 3,
+            )  # fmt: skip
 
     @torch.no_grad()
     def resample(self, generator: torch.Generator) -> None:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gtnlib import (
-    MLP, DataError, DivergenceError, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, StudentRun,
-    TeachingSet, evaluate, make_student, train_student,
+    MLP, DataError, DivergenceError, DivergenceWarning, FlatStudent, GeneratorTeacher, PixelTeacher,
+    RealTeacher, StudentRun, TeachingSet, evaluate, make_student, train_student,
 )  # fmt: skip
 from gtnlib.judge.training import Recipe, score
 from gtnlib.teachers.coresets import coreset
@@ -276,7 +276,7 @@ def test_a_generator_starts_with_images_like_real_ones_of_the_right_classes(meth
 def test_a_generators_start_repeats(toy):
     def weights(seed):
         teacher = generated(batch_size=6).start_from(
-            toy.train, torch.Generator().manual_seed(seed), updates=3
+            toy.train, torch.Generator().manual_seed(seed), updates=40
         )
         return torch.cat([p.detach().flatten() for p in teacher.parameters()])
 
@@ -299,8 +299,16 @@ def test_a_generator_starts_where_autograd_is_off(mode, toy):
     teacher = generated(batch_size=6)
     before = teacher.noise.clone()
     with mode():
-        teacher.start_from(toy.train, torch.Generator().manual_seed(0), updates=3)
+        teacher.start_from(toy.train, torch.Generator().manual_seed(0), updates=40)
     assert not torch.equal(before, teacher.noise)
+
+
+@pytest.mark.parametrize("start", [{"rate": 30}, {"updates": 1}])
+def test_a_generator_that_has_not_come_near_real_images_says_so(start, toy):
+    with pytest.warns(
+        DivergenceWarning, match="no nearer to the real ones than their mean is: .*Use a lower rate"
+    ):
+        generated(batch_size=6).start_from(toy.train, torch.Generator().manual_seed(0), **start)
 
 
 @pytest.mark.parametrize("arguments, start, error, message", [
