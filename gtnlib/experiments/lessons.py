@@ -127,7 +127,7 @@ def job(student, lessons: Lessons, recipe: Recipe | Protocol, seeds, splits, dat
 
 
 def measure(job: dict, device: str, teacher: bytes = b"") -> dict:
-    """Carry a job out: accuracies by split, and seconds of training, one per seed.
+    """Carry a job out: accuracies and losses by split, and seconds of training, one per seed.
 
     teacher: the content of the recorded one's file.
     """
@@ -137,9 +137,10 @@ def measure(job: dict, device: str, teacher: bytes = b"") -> dict:
     lessons = _built(Lessons(**job["lessons"]), job["data"], steps, teacher, device)
     student = named_student(*job["student"])
     found = score(lessons, student, data, recipe, job["seeds"], job["splits"], job["images"])
-    accuracy = {split: list(values) for split, values in found.accuracy.items()}
-    return {"accuracy": accuracy, "seconds": [round(s, 4) for s in found.seconds], "steps": found.steps,
-            "diverged": found.diverged}  # fmt: skip
+    accuracy, loss = ({split: list(values) for split, values in of.items()}
+                      for of in (found.accuracy, found.loss))  # fmt: skip
+    return {"accuracy": accuracy, "loss": loss, "seconds": [round(s, 4) for s in found.seconds],
+            "steps": found.steps, "diverged": found.diverged}  # fmt: skip
 
 
 def protocol(given: Mapping) -> Protocol:

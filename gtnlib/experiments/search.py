@@ -13,10 +13,12 @@ from gtnlib.experiments.records import Record
 from gtnlib.judge.training import Recipe
 from gtnlib.students.space import SPACE, Architecture, sample_architectures
 from gtnlib.support.errors import check_choice, check_count
+from gtnlib.support.identity import differences
 from gtnlib.support.jobs import run_jobs
 
 SMALLEST_TOLERANCE = 0.02
 SAMPLE = 8
+OF_TRUTH = ("truth", "truth_seeds", "candidates", "candidate_seed", "limit", "space", "data")
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,22 @@ class Search(Experiment):
     Parameters
     ----------
     truth: lessons and recipe of the full training on real data, and truth_seeds of it per candidate.
+    truth_from: name of a recorded search of the same candidates, whose full trainings, the same too, are
+        taken over; None to train them.
     proxies: by name, lessons and recipe of a short training, and proxy_seeds of it per candidate,
         measured on proxy_images of the validation split, or all: after a training so short, to
         measure would take longer.
     candidates, candidate_seed, limit, space: of `sample_architectures`.
 
     The record's results hold, for truth and each proxy, validation accuracy (candidates, seeds) and
-    training seconds (candidates,), and for truth the test accuracy as well; `gtnlib.judge.ranking`
-    makes of them what a figure shows. The test split is never used to choose.
+    loss (mean cross-entropy; not in older records) and training seconds (candidates,), and for truth the
+    test accuracy as well; `gtnlib.judge.ranking` makes of them what a figure shows. The test split is
+    never used to choose.
     """
 
     truth: tuple[Lessons, Recipe]
     proxies: Mapping[str, tuple[Lessons, Recipe]]
+    truth_from: str | None = None
     truth_seeds: int = 2
     proxy_seeds: int = 1
     proxy_images: int | None = None
@@ -69,35 +75,51 @@ class Search(Experiment):
     def _jobs(self, folder: Path) -> Iterator[tuple[str, dict]]:
         """One per proxy and candidate; of the full training, which takes long, one per seed as well."""
         candidates = list(enumerate(self.architectures()))
-        for seed in range(self.truth_seeds):
+        for seed in range(0 if self.truth_from else self.truth_seeds):
             for i, candidate in candidates:
                 yield f"truth-{i:04}-{seed}", self._job(candidate, "truth", [seed], folder)
         for name in self.proxies:
             for i, candidate in candidates:
                 yield f"{name}-{i:04}", self._job(candidate, name, range(self.proxy_seeds), folder)
 
+    def _recorded_truth(self, folder: Path) -> dict:
+        """The full trainings of `truth_from`. ValueError if it has none of these candidates."""
+        path = folder / f"{self.truth_from}.json"
+        if not path.exists():
+            raise ValueError(f"there is no record {path} to take the truth from; `run {self.truth_from}` "
+                             "makes one.")  # fmt: skip
+        record, own = Record.load(path), self.configuration()
+        theirs, ours = ({key: of.get(key) for key in OF_TRUTH} for of in (record.configuration, own))
+        if found := differences(theirs, ours):
+            raise ValueError(f"{path} is of other full trainings or candidates: {'; '.join(found)}.")
+        return record.results["truth"]
+
     def run(self, context: Context) -> Record:
+        recorded = self._recorded_truth(context.teachers) if self.truth_from else None
         tally, work = Tally(self, context), self.work_folder(context.folder)
         carry_out = Measuring(context.teachers, str(context.device))
         found = run_jobs(dict(self._jobs(context.teachers)), carry_out, work / "candidates", context.pool,
                          context.progress)  # fmt: skip
 
         def gathered(parts: list[list[dict]], *splits: str) -> dict:
-            """Over the parts of every candidate: accuracies by split, mean seconds; and the steps."""
+            """Over the parts of every candidate: accuracies by split, losses, mean seconds; and the steps."""
             times = [[s for part in row for s in part["seconds"]] for row in parts]
             accuracy = {split: [[value for part in row for value in part["accuracy"][split]] for row in parts]
                         for split in splits}  # fmt: skip
-            return {**accuracy, "seconds": [round(sum(row) / len(row), 4) for row in times],
+            loss = [[round(one, 5) for part in row for one in part["loss"]["validation"]] for row in parts]
+            return {**accuracy, "loss": loss, "seconds": [round(sum(row) / len(row), 4) for row in times],
                     "steps": parts[0][0]["steps"]}  # fmt: skip
 
         everyone = range(self.candidates)
-        truth = [[found[f"truth-{i:04}-{seed}"] for seed in range(self.truth_seeds)] for i in everyone]
+        truth = recorded or gathered(
+            [[found[f"truth-{i:04}-{seed}"] for seed in range(self.truth_seeds)] for i in everyone],
+            "validation", "test")  # fmt: skip
         proxies = {name: [[found[f"{name}-{i:04}"]] for i in everyone] for name in self.proxies}
         return tally.record(
             seeds={"truth": list(range(self.truth_seeds)), "proxy": list(range(self.proxy_seeds))},
             seconds=sum(sum(result["seconds"]) for result in found.values()),
             curves={},
-            results={"truth": gathered(truth, "validation", "test"),
+            results={"truth": truth,
                      "proxies": {name: gathered(rows, "validation") for name, rows in proxies.items()}},
         )  # fmt: skip
 

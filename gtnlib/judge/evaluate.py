@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gtnlib.data.sets import PARTS, Dataset, Split
@@ -24,6 +25,8 @@ from gtnlib.support.seeds import derive_seed
 from gtnlib.teachers.rehearsal import rehearse_teacher
 from gtnlib.teachers.teaching_set import TeachingSet
 
+HOPELESS = 1e6  # a mean cross-entropy that stands for all that is higher, or no number
+
 
 @torch.no_grad()
 def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 1000) -> float | list[float]:
@@ -31,16 +34,37 @@ def accuracy(student: FlatStudent, w: Tensor, split: Split, batch_size: int = 10
 
     One fraction per student for a `StackedStudent` and w (S, P).
     """
+    right = [(scores.argmax(-1) == y).sum(-1) for scores, y in _scored(student, w, split, batch_size)]
+    counts = torch.stack(right).sum(0).tolist()
+    return [n / len(split) for n in counts] if isinstance(counts, list) else counts / len(split)
+
+
+@torch.no_grad()
+def accuracy_and_loss(student: FlatStudent, w: Tensor, split: Split) -> tuple[float, float]:
+    """The accuracy of one student, w (P,), and its mean cross-entropy, at most `HOPELESS`.
+
+    What is no number is `HOPELESS` as well.
+    """
+    right, total = 0, 0.0
+    for scores, y in _scored(student, w, split, 1000):
+        right += int((scores.argmax(-1) == y).sum())
+        total += float(F.cross_entropy(scores, y, reduction="sum"))
+    loss = total / len(split)
+    return right / len(split), loss if loss < HOPELESS else HOPELESS
+
+
+def _scored(
+    student: FlatStudent, w: Tensor, split: Split, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels of a split, batch by batch."""
     check_kind("student", student, FlatStudent, " FlatStudent(module) makes one.")
     check_kind("split", split, Split)
     check_parameters(student, w)
     check_count("batch_size", batch_size)
     if not len(split):
         raise ValueError("split is empty: there is nothing to classify.")
-    batches = zip(split.images.split(batch_size), split.labels.split(batch_size))
-    right = [(student.compute(logits, (w,), (x,)).argmax(-1) == y).sum(-1) for x, y in batches]
-    counts = torch.stack(right).sum(0).tolist()
-    return [n / len(split) for n in counts] if isinstance(counts, list) else counts / len(split)
+    for x, y in zip(split.images.split(batch_size), split.labels.split(batch_size)):
+        yield student.compute(logits, (w,), (x,)), y
 
 
 def logits(student, w, x) -> Tensor:

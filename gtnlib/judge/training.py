@@ -17,7 +17,7 @@ from torch import nn
 
 from gtnlib.data.sets import PARTS, Dataset
 from gtnlib.judge.divergence import diverged
-from gtnlib.judge.evaluate import accuracy, check_fresh, check_seeds, fresh, lessons_of
+from gtnlib.judge.evaluate import accuracy_and_loss, check_fresh, check_seeds, fresh, lessons_of
 from gtnlib.judge.protocols import Protocol
 from gtnlib.support.errors import check_choice, check_count, check_number, check_positive
 from gtnlib.support.seeds import derive_seed
@@ -98,11 +98,13 @@ def train(module: nn.Module, lessons, recipe: Recipe) -> int:
 class Score:
     """What networks of one kind are worth after training, one value per seed.
 
-    accuracy: by split, fractions. seconds: of training alone. steps: that each of them took.
+    accuracy: by split, fractions. loss: by split, as `accuracy_and_loss` has it. seconds: of training
+    alone. steps: that each of them took.
     diverged: how many did, as `gtnlib.judge.divergence` counts it; they are among the others.
     """
 
     accuracy: dict[str, tuple[float, ...]]
+    loss: dict[str, tuple[float, ...]]
     seconds: tuple[float, ...]
     steps: int
     diverged: int = 0
@@ -135,7 +137,7 @@ def score(
     measured = {name: data.part(check_choice("splits", name, PARTS)) for name in splits}
     if images is not None:
         measured = {name: part.first(images) for name, part in measured.items()}
-    values: dict[str, list[float]] = {name: [] for name in splits}
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in splits}
     seconds, steps, lost = [], 0, 0
     modules: list[nn.Module] = []
     for seed in seeds:
@@ -154,7 +156,6 @@ def score(
         seconds.append(time.perf_counter() - began)
         lost += int(diverged(trained, start, trained.initial(), lessons))
         for name, split in measured.items():
-            right = accuracy(trained, trained.initial(), split)
-            assert isinstance(right, float)  # a list is for a StackedStudent
-            values[name].append(right)
-    return Score({name: tuple(v) for name, v in values.items()}, tuple(seconds), steps, lost)
+            values[name].append(accuracy_and_loss(trained, trained.initial(), split))
+    found, losses = ({name: tuple(one[part] for one in v) for name, v in values.items()} for part in (0, 1))
+    return Score(found, losses, tuple(seconds), steps, lost)

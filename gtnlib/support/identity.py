@@ -75,6 +75,7 @@ FORMER = {
     "teacher.final_rate": None,
     "teacher.learn_labels": False,
     "teacher.schedule": "linear",
+    "truth_from": None,
 }
 
 

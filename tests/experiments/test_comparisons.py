@@ -161,9 +161,24 @@ def test_a_search_holds_every_candidate(context):
     for name, steps in (("pixels", 6), ("herding", 2)):
         assert [len(row) for row in proxies[name]["validation"]] == [2] * 4
         assert proxies[name]["steps"] == steps and len(proxies[name]["seconds"]) == 4
+        assert [len(row) for row in proxies[name]["loss"]] == [2] * 4
+        assert all(loss > 0 for row in proxies[name]["loss"] for loss in row)
     assert truth["steps"] == 12
     record = Record.load(context.folder / "toy-search.json")
     assert experiment.summary(record).startswith("toy-search: 4 candidates")
+
+
+def test_a_search_takes_the_truth_of_another(context):
+    found = TOYS["toy-search"].run(context).results
+    short = {"herding": (Lessons("herding", 6, 12), Recipe("adam", 0.01, 2))}
+    other = replace(TOYS["toy-search"], name="toy-other", truth_from="toy-search", proxies=short)
+    results = other.run(context).results
+    assert results["truth"] == found["truth"] and results["proxies"].keys() == {"herding"}
+    assert len(list((context.folder / "toy-other.run" / "candidates").glob("*.json"))) == 4
+    with pytest.raises(ValueError, match="toy-search.json is of other full trainings.*limit is"):
+        replace(other, limit=19_000).run(context)
+    with pytest.raises(ValueError, match="there is no record .*none.json .* `run none`"):
+        replace(other, truth_from="none").run(context)
 
 
 @pytest.mark.parametrize("name", TOYS)

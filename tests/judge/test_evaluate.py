@@ -5,12 +5,14 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gtnlib import (
     MLP, ConvNet, Dataset, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, Split, Statistic,
     accuracy, best_rate, evaluate,
 )  # fmt: skip
 from gtnlib.inner.stacked import StackedStudent
+from gtnlib.judge.evaluate import HOPELESS, accuracy_and_loss
 
 MODULE = sys.modules["gtnlib.judge.evaluate"]  # the name gtnlib.evaluate is the function
 STUDENT = partial(MLP, widths=(8,))
@@ -102,6 +104,17 @@ def test_accuracy_counts_right_answers_whatever_the_batch_size(toy):
     right = (student.module(toy.test.images).argmax(1) == toy.test.labels).float().mean()
     for batch_size in (1, 7, 60, 1000):
         assert accuracy(student, w, toy.test, batch_size) == pytest.approx(float(right))
+
+
+def test_the_loss_beside_the_accuracy_is_torchs_and_always_a_number(toy):
+    student = FlatStudent(MLP((1, 8, 8), 3))
+    w = student.initial()
+    wanted = F.cross_entropy(student.module(toy.test.images), toy.test.labels).item()
+    assert accuracy_and_loss(student, w, toy.test) == (
+        accuracy(student, w, toy.test), pytest.approx(wanted, rel=1e-5),
+    )  # fmt: skip
+    for value in (torch.nan, torch.inf):
+        assert accuracy_and_loss(student, torch.full_like(w, value), toy.test)[1] == HOPELESS
 
 
 def test_real_images_teach_mnist(mnist):

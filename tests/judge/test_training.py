@@ -90,6 +90,7 @@ def test_only_the_asked_splits_are_measured(toy):
 def test_a_network_that_diverges_scores_as_one_that_knows_nothing(toy):
     found = score(Stream(toy.train, 20), STUDENT, toy, Recipe("sgd", 1e20, steps=8))
     assert found.accuracy["validation"][0] == pytest.approx(1 / 3, abs=0.05)
+    assert found.loss == {"validation": (1e6,)}
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -7,7 +7,8 @@ from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.cost import Cost
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.settings.cells import METHODS, RECORDED_TEACHERS
-from gtnlib.experiments.settings.recipes import ADAM, OWN, SGD
+from gtnlib.experiments.settings.recipes import ADAM, FALLING, OWN, SGD
+from gtnlib.experiments.settings.tuned import GENERATED_STEPS
 
 PASSES = {"passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])}
 HUNDRED = {name: (Lessons(name, batch_size=100, images=100), [*SGD, *ADAM])
@@ -40,5 +41,13 @@ LIST: list[Experiment] = [
         students={"ConvNet": ("ConvNet", {})},
         steps=(256, 512, 1024),
         seeds=5,
+    ),
+    Comparison(
+        name="shortcut",
+        title="accuracy after 48 to 768 steps on all real images, at rates that fall",
+        sources={"passes": (Lessons("passes", batch_size=100), FALLING)},
+        students={"ConvNet": ("ConvNet", {})},
+        steps=tuple(GENERATED_STEPS * 2**k for k in range(5)),
+        seeds=10,
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.judge.training import Recipe
@@ -20,3 +21,8 @@ def chosen(
 ) -> dict[str, tuple[Lessons, Sequence[Recipe]]]:
     """Recorded teachers, whose students may follow their recipe or another, whichever serves them."""
     return {f"{name}, chosen": (Lessons(name), [OWN, *others]) for name in names}
+
+
+def lasting(steps: int, recipes: Sequence[Recipe]) -> list[Recipe]:
+    """The recipes for so many steps: of real images, which prescribe none."""
+    return [replace(recipe, steps=steps) for recipe in recipes]

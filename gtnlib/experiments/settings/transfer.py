@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.settings.cells import HUNDRED, RECORDED_TEACHERS, SMALL, other_students
-from gtnlib.experiments.settings.recipes import ADAM, FALLING, OWN, SGD, chosen
-from gtnlib.experiments.settings.tuned import GENERATED_STEPS, LESSON_STEPS, METHODS, TUNED
+from gtnlib.experiments.settings.recipes import ADAM, FALLING, OWN, SGD, chosen, lasting
+from gtnlib.experiments.settings.tuned import METHODS, REAL, TUNED
 from gtnlib.judge.protocols import LONG, LONG_AUGMENTED
-from gtnlib.judge.training import Recipe
 
 # Next to ConvNet, the students of a teacher that is to serve many kinds.
 OTHERS: Sequence[tuple[str, Mapping]] = (
@@ -33,16 +31,6 @@ TWELVE: Mapping[str, tuple[str, Mapping]] = {
     "ConvNet, no norm": ("ConvNet", {"norm": "none"}),
     **{name: (name, {}) for name in ("MLP", "LeNet", "AlexNet", "VGG", "ResNet", "VisionTransformer")},
 }
-
-
-def lasting(steps: int, recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The recipes for so many steps: of real images, which prescribe none."""
-    return [replace(recipe, steps=steps) for recipe in recipes]
-
-
-# As many real images and steps as a tuned teacher has.
-REAL = {"real-100": ("real", 100, LESSON_STEPS), "herding-100": ("herding", 100, LESSON_STEPS),
-        "real-800": ("real", 800, GENERATED_STEPS)}  # fmt: skip
 
 # Sets of 100 images in long training, for students that no teacher has met.
 SIX = ("ConvNet, three blocks", "ConvNet, batch norm", "MLP", "LeNet", "AlexNet", "VisionTransformer")
@@ -81,6 +69,7 @@ LIST: list[Experiment] = [
             **{
                 name: (Lessons(kind, batch_size=100, images=images), lasting(steps, FALLING))
                 for name, (kind, images, steps) in REAL.items()
+                if kind != "k_centre"
             },
         },
         students=TWELVE,

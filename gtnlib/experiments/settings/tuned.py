@@ -155,6 +155,10 @@ TUNING = [tuning(base) for base, _ in CELLS]
 RECORDED = [tuned(*one) for one, trials in zip(CELLS, TUNING, strict=True) if trials.name in CHOSEN]
 # Of 100 pixel images and of 800 generated ones, by every method.
 TUNED = tuple(one.name for one in RECORDED if one.name.endswith("-10") or one.teacher == "GeneratorTeacher")
+# As many real images in as many steps as they have: which ones, how many, and the steps.
+REAL = {f"{kind}-{images}": (kind, images, steps)
+        for images, steps in ((100, LESSON_STEPS), (800, GENERATED_STEPS))
+        for kind in ("real", "herding", "k_centre")}  # fmt: skip
 LIST: list[Experiment] = [
     *TUNING,
     *RECORDED,
