@@ -7,7 +7,8 @@ the code of commit `--before` in a worktree of its own: five terms of the Neuman
 four iterations for λ_max, from noise, as that cell was trained. Now: two products of conjugate gradients on
 one batch drawn at random, from a generator that makes real images at first, whose fit is timed apart. The two
 processes take turns, one outer step each, so that whatever else the machine does meets both alike. After
-every few outer steps the mean validation accuracy of three fresh students is taken, off the clock.
+every few outer steps the mean validation accuracy of three fresh students is taken, off the clock. Both compile the
+student's steps.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 WAYS = {
     "before": {"method": {"neumann_terms": 5, "power_iterations": 4, "batches": 4}, "rate": 5e-3},
-    "now": {"method": {"products": 2, "batches": 1}, "rate": 1e-3, "start": True},
+    "now": {"method": {"products": 2, "batches": 1, "real_batch_size": 128}, "rate": 1e-3, "start": True},
 }
 LESSON = {"steps": 40, "batch_size": 100, "batches": 4, "weight_decay": 0.03}
 OUTER_STEPS = 250  # that the rate of Adam is set for
@@ -55,19 +56,22 @@ def serve(way: dict, every: int) -> None:
     wait()
     try:
         fit(teacher, Implicit(**way["method"]), ConvNet, data, OUTER_STEPS, rate=way["rate"], callback=wait,
-            progress=False)  # fmt: skip
+            progress=False, compile=True)  # fmt: skip
     except KeyboardInterrupt:
         pass
 
 
-def begun(way: dict, tree: Path, every: int, threads: int) -> subprocess.Popen:
+def begun(way: dict, tree: Path, args: argparse.Namespace) -> subprocess.Popen:
     """A process that serves, with the code in `tree`."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
-    words = [sys.executable, __file__, "--every", str(every), "--serve", json.dumps(way)]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(args.threads)}
+    words = [sys.executable, __file__, "--every", str(args.every), "--serve", json.dumps(way)]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def told(process: subprocess.Popen) -> dict:
+def turn(process: subprocess.Popen, go: bool) -> dict:
+    """What a process says, after one more outer step if it is to go on."""
+    if go:
+        print(file=process.stdin, flush=True)
     line = process.stdout.readline()
     if not line:
         raise SystemExit(f"a process ended with status {process.wait()}: its error is above.")
@@ -92,24 +96,23 @@ def main() -> None:
 
     started, here = now(), Path(__file__).resolve().parents[2]
     found = {name: {"seconds": [], "curve": []} for name in WAYS}
+    running: dict[str, subprocess.Popen] = {}
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "before")
         subprocess.run(
             ["git", "-C", here, "worktree", "add", "--detach", "--quiet", tree, args.before], check=True
         )
         try:
-            running = {name: begun(way, tree if name == "before" else here, args.every, args.threads)
-                       for name, way in WAYS.items()}  # fmt: skip
             for step in range(args.outer_steps + 1):
-                for name, process in running.items():
-                    one, of = told(process), found[name]
+                for name, way in WAYS.items():
+                    if not step:
+                        running[name] = begun(way, tree if name == "before" else here, args)
+                    one, of = turn(running[name], go=step > 0), found[name]
                     of |= {"start": round(one["start"], 2)} if "start" in one else {}
                     of["seconds"] += [round(one["seconds"], 4)] if step else []
                     if "accuracy" in one:
                         of["curve"].append((step, round(one["accuracy"], 4)))
                         print(name, *of["curve"][-1], flush=True)
-                    if step < args.outer_steps:
-                        print(file=process.stdin, flush=True)
         finally:
             for process in running.values():
                 process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from gtnlib.experiments.settings.tuned import CHOSEN, GENERATORS, METHODS, generator, pixels, tuned, tuning
 from gtnlib.experiments.trials import Trials
@@ -32,11 +33,25 @@ OWN: Mapping[str, Mapping[str, Mapping]] = {
         "40 updates a student": {"metagrad_args": {"updates_per_student": 40}},
     },
 }
-# Of a generator, with as many outer steps as the teacher had.
-IDEAS: Mapping[str, Mapping] = {
-    "from random, Adam 0.001": {"start": "random", "fit_args": {"rate": 1e-3}},
-    "1600 images": {"teacher_args": {"batches": 16}},
-    "labels learned": {"teacher_args": {"learn_labels": True}},
+# Of a generator, each with as many outer steps as the teacher had.
+AHEAD: Mapping[str, Any] = {"start": "random", "fit_args": {"rate": 1e-3}}
+COSINE: Mapping[str, Any] = {"metagrad_args": {"distance": "cosine"}}
+IDEAS: Mapping[str, Mapping[str, Mapping]] = {
+    "unrolled": {
+        "from random, Adam 0.001": AHEAD,
+        "1600 images": {"teacher_args": {"batches": 16}},
+        "labels learned": {"teacher_args": {"learn_labels": True}},
+    },
+    "implicit": {
+        "from random, Adam 0.001": AHEAD,
+        "1600 images": {"teacher_args": {"batches": 16}},
+        "8 products": {"metagrad_args": {"products": 8}},
+    },
+    "matching": {
+        "cosine of the whole gradient": COSINE,
+        "the same, from random, Adam 0.001": {**COSINE, **AHEAD},
+        "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
+    },
 }
 
 
@@ -51,7 +66,8 @@ def ablation(method: str) -> Trials:
 def ideas(method: str) -> Trials:
     """Changes that might make the tuned generator better, each with one teacher."""
     cell = tuned(generator(method), GENERATORS[method]["teacher"])
-    return Trials(f"ideas-{cell.name.removeprefix('tuned-')}", f"what might improve {cell.name}", cell, IDEAS)
+    return Trials(f"ideas-{cell.name.removeprefix('tuned-')}", f"what might improve {cell.name}", cell,
+                  IDEAS[method])  # fmt: skip
 
 
 LIST = [
