@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gtnlib.inner.flat import Curvature, FlatStudent
+from gtnlib.inner.grey import weight_gradient
 from gtnlib.inner.structure import structure
 from gtnlib.support.files import digest_of
 from gtnlib.support.operations import operations
@@ -134,7 +135,7 @@ def _build(function: Callable, student: FlatStudent, layout: tuple, tensors: lis
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of the compiler itself are not the reader's
-            graph = make_fx(eager)(*tensors)
+            graph = make_fx(eager, {torch.ops.aten.convolution_backward.default: weight_gradient})(*tensors)
             key = _identity(graph, tensors)
             if key in _kernels:
                 return _kernels[key]
