@@ -4,7 +4,7 @@
 
 Both train a generator for the lesson of `gtn-implicit`, 40 steps on four batches of 100 images. Before, by
 the code of commit `--before` in a worktree of its own: five terms of the Neumann series on all four batches,
-four iterations for λ_max, from noise, as that cell was trained. Now: two products of conjugate gradients on
+four iterations for λ_max, from noise, as that cell was trained. Now: three products of conjugate gradients on
 one batch drawn at random, from a generator that makes real images at first, whose fit is timed apart. The two
 processes take turns, one outer step each, so that whatever else the machine does meets both alike. After
 every few outer steps the mean validation accuracy of three fresh students is taken, off the clock. Both compile the
@@ -23,7 +23,7 @@ from pathlib import Path
 
 WAYS = {
     "before": {"method": {"neumann_terms": 5, "power_iterations": 4, "batches": 4}, "rate": 5e-3},
-    "now": {"method": {"products": 2, "batches": 1, "real_batch_size": 128}, "rate": 1e-3, "start": True},
+    "now": {"method": {"products": 3, "batches": 1, "real_batch_size": 128}, "rate": 1e-3, "start": True},
 }
 LESSON = {"steps": 40, "batch_size": 100, "batches": 4, "weight_decay": 0.03}
 OUTER_STEPS = 250  # that the rate of Adam is set for
