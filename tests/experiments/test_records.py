@@ -246,6 +246,14 @@ def test_the_minutes_of_a_method_lie_on_its_curve():
         assert of["minutes to"] == {f"{a:.3f}": minutes[0] for a, minutes in reached.items() if minutes} != {}
 
 
+def test_the_ratio_of_two_outer_steps_is_that_of_their_seconds_in_turns():
+    results = Record.load(RECORDED / "benchmarks" / "implicit.json").results
+    before, now = (results[way] for way in ("before", "now"))
+    ratios = [b / a for a, b in zip(before["seconds"][1:], now["seconds"][1:], strict=True)]
+    assert results["ratio"] == pytest.approx(statistics.median(ratios), rel=1e-3)
+    assert [step for step, _ in before["curve"]] == [step for step, _ in now["curve"]]
+
+
 def test_the_shipped_benchmark_of_a_gpu_has_every_method():
     results = Record.load(RECORDED / "benchmarks" / "h100.json").results
     assert {"unrolled", "implicit", "matching"} <= results["seconds"].keys() == results["error"].keys()
