@@ -38,7 +38,7 @@ LIST: list[Experiment] = [
     Judgement("judged", "the teachers of the main table in their own lessons and in long training, and "
               "as many real images", teachers=TABLE, long_seeds=3),
     *(one for one in ALIKE if len(one.teachers) == 3),
-    Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, long_seeds=3),
+    Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, seeds=20, long_seeds=3),
     Judgement("judged-real", "100 real images in long training of 3 × 128 channels, as the literature has it",
               student=("ConvNet", {"width": 128, "depth": 3}), long=None, augmented=LONG_AUGMENTED,
               baselines=("real",), images=(100,), real_epochs=0, long_seeds=3),
