@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gtnlib.experiments.distillation import Distillation
 from gtnlib.experiments.settings.tuned import CHOSEN, GENERATORS, METHODS, generator, pixels, tuned, tuning
 from gtnlib.experiments.trials import Trials
 
@@ -53,6 +54,17 @@ IDEAS: Mapping[str, Mapping[str, Mapping]] = {
         "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
     },
 }
+# What might keep unrolled images from falling apart in long training: as many outer steps of lessons that
+# are not always the same, or seen in part.
+CURES: Mapping[str, tuple[str, Mapping[str, Mapping]]] = {
+    "rates": ("rates not learned", {"teacher_args": {"learn_rates": False}}),
+    "augmented": ("augmented lessons", {"fit_args": {"lessons": {"augment": True}}}),
+    "varied": (
+        "lessons of 20 to 60 steps, rates halved to doubled",
+        {"fit_args": {"lessons": {"length": [20, 60], "rate_factor": 2.0}}},
+    ),
+    "window": ("a window of 20 steps", {"metagrad_args": {"window": 20}}),
+}
 
 
 def ablation(method: str) -> Trials:
@@ -70,7 +82,16 @@ def ideas(method: str) -> Trials:
                   IDEAS[method])  # fmt: skip
 
 
+def cure(key: str) -> Distillation:
+    """The tuned cell of 100 unrolled pixel images with one of `CURES`."""
+    words, change = CURES[key]
+    cell = tuned(pixels("unrolled", 10), METHODS["unrolled"]["teacher"])
+    change = {part: {**getattr(cell, part), **values} for part, values in change.items()}
+    return replace(cell, name=f"cured-{key}", title=f"{cell.title}, {words}", teacher_seeds=1, **change)
+
+
 LIST = [
+    *(cure(key) for key in CURES),
     *(ablation(method) for method in METHODS if tuning(pixels(method, 10)).name in CHOSEN),
     *(ideas(method) for method in GENERATORS if tuning(generator(method)).name in CHOSEN),
 ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.distillation import Distillation
 from gtnlib.experiments.judgement import Judgement
-from gtnlib.experiments.settings import cells, curriculum, search, transfer, tuned
+from gtnlib.experiments.settings import ablations, cells, curriculum, search, transfer, tuned
 from gtnlib.experiments.settings.recipes import SGD
 from gtnlib.judge.protocols import LONG, LONG_AUGMENTED
 
@@ -19,6 +19,7 @@ SINGLE, TEN, FIFTY = (
     tuple(name for name in TUNED if name.startswith("tuned-pixels-") and name.endswith(f"-{per_class}"))
     for per_class in (1, 10, 50)
 )
+CURES = tuple(one.name for one in ablations.LIST if isinstance(one, Distillation))
 GENERATORS = tuple(name for name in TUNED if name.startswith("tuned-gtn-"))
 NEAREST = ("real", "herding")
 ALIKE = [
@@ -38,6 +39,8 @@ LIST: list[Experiment] = [
     Judgement("judged", "the teachers of the main table in their own lessons and in long training, and "
               "as many real images", teachers=TABLE, long_seeds=3),
     *(one for one in ALIKE if len(one.teachers) == 3),
+    Judgement("judged-cures", "unrolled pixels with what might keep them from falling apart, judged alike",
+              teachers=CURES, baselines=(), real_epochs=0, long_seeds=10),
     Judgement("judged-others", "the other teachers, judged alike", teachers=OTHERS, seeds=20, long_seeds=3),
     Judgement("judged-real", "100 real images in long training of 3 × 128 channels, as the literature has it",
               student=("ConvNet", {"width": 128, "depth": 3}), long=None, augmented=LONG_AUGMENTED,
