@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gtnlib.inner.flat import Curvature, FlatStudent
-from gtnlib.inner.grey import weight_gradient
+from gtnlib.inner.one_channel import weight_gradient
 from gtnlib.inner.structure import structure
 from gtnlib.support.files import digest_of
 from gtnlib.support.operations import operations

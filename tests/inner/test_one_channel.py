@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gtnlib.inner.grey import weight_gradient
+from gtnlib.inner.one_channel import weight_gradient
 
 OWN = torch.ops.aten.convolution_backward.default
 
