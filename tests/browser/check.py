@@ -5,8 +5,9 @@
 
 Each page is opened from a local server, wide and at the width of a phone, light and dark, with all
 other requests refused. It fails if maths is not rendered, a file is missing, an image lacks a real
-description, the page scrolls sideways on a phone, the console shows an error, or axe-core finds a
-serious or critical violation of WCAG. A developer's tool: no test of `pytest tests`.
+description, the page scrolls sideways on a phone, a table or an equation is cut there, the console
+shows an error, or axe-core finds a serious or critical violation of WCAG. A developer's tool: no test
+of `pytest tests`.
 """
 
 import argparse
@@ -53,6 +54,13 @@ INSPECT = r"""
   if (excess > 0) {
     const wide = [...article.querySelectorAll("*")].filter(n => n.getBoundingClientRect().right > window.innerWidth + 1);
     problems.push(`scrolls sideways by ${excess} px, from ${wide.map(n => n.tagName + "." + n.className).slice(0, 3)}`);
+  }
+  for (const node of article.querySelectorAll("table, mjx-container, pre, img, svg")) {
+    if (node.getBoundingClientRect().right <= window.innerWidth + 1) continue;
+    let box = node;
+    while (box !== document.body && !/auto|scroll/.test(getComputedStyle(box).overflowX)) box = box.parentElement;
+    if (box === document.body || box.getBoundingClientRect().right > window.innerWidth + 1)
+      problems.push(`cut at the right: ${node.tagName} ${node.textContent.slice(0, 60)}`);
   }
   return problems;
 }
