@@ -62,8 +62,8 @@ class Implicit(MetaGradient):
     tolerance: of "cg", the relative residual to stop at.
     neumann_terms: of a series, K, terms after the first; 0 puts α times the identity for the inverse. 10
         by default.
-    scale: of a series, α; "auto", the default, takes 1/λ_max, the largest eigenvalue estimated by power
-        iteration.
+    scale: of a series, α; "auto", the default, takes 1/λ_max, where λ_max is an estimate of the
+        largest absolute eigenvalue by power iteration.
     power_iterations: of a series, for the estimate of λ_max; 8 by default. estimate_every: outer steps
         between two estimates, 1 by default; in between the last one is handed on, from each student to the
         one that takes its place.

@@ -45,7 +45,8 @@ def fit(
     ----------
     teacher: PixelTeacher or GeneratorTeacher; it is moved to the device of the data.
     metagrad: Unrolled(), Implicit(), GradientMatching() or DistributionMatching().
-    student: class or function that builds a classifier, or a list of them to draw from.
+    student: class or function that builds a classifier, or a list of them, to draw from for every
+        fresh one.
     data: its train split gives the real loss, its validation split the validation accuracy.
     outer_steps: updates of the teacher.
     seed: of students, real batches and fresh noise. The caller's random state is not touched.
@@ -88,9 +89,10 @@ def fit(
     ValueError: nothing can be learned, or a student or generator is not what it must be: both run once
         before anything is trained. The checkpoint is of another run, of other data, another start or
         another student: the message says which.
-    DataError: the checkpoint is damaged or none. BlockingIOError: another run has it. OSError: it cannot
-        be written; the old one stays. None of them changes the file. ConnectionError: under
-        `torchrun` another process has ended; the teacher is as the last whole update left it.
+    DataError: the checkpoint is damaged, or the file is none. BlockingIOError: another run is using it.
+    OSError: it cannot be written; the old one stays. None of them changes the file.
+    ConnectionError: under `torchrun` another process has ended; the teacher is as the last whole update
+        left it.
     """
     asked = Arguments(
         teacher, metagrad, student, data, outer_steps, seed, students_per_step, rate, rates_rate, final_rate,

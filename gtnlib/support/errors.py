@@ -15,7 +15,7 @@ class DataError(RuntimeError):
 
 
 class DivergenceError(RuntimeError):
-    """Training produced a value that is not finite.
+    """Training produced a value that is not finite, or a series that grows without bound.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class DivergenceError(RuntimeError):
 
 
 class DivergenceWarning(RuntimeWarning):
-    """An iteration is not converging, so its result should not be trusted."""
+    """An iteration is not converging, or students diverged, so the result should not be trusted."""
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
