@@ -86,8 +86,8 @@ def cure(key: str) -> Distillation:
     """The tuned cell of 100 unrolled pixel images with one of `CURES`."""
     words, change = CURES[key]
     cell = tuned(pixels("unrolled", 10), METHODS["unrolled"]["teacher"])
-    change = {part: {**getattr(cell, part), **values} for part, values in change.items()}
-    return replace(cell, name=f"cured-{key}", title=f"{cell.title}, {words}", teacher_seeds=1, **change)
+    changed: dict[str, Any] = {part: {**getattr(cell, part), **values} for part, values in change.items()}
+    return replace(cell, name=f"cured-{key}", title=f"{cell.title}, {words}", teacher_seeds=1, **changed)
 
 
 LIST = [
