@@ -172,16 +172,17 @@ class Measuring:
 
 
 def measured_again(job: dict, recorded: Sequence[float], context: Context, least: float = 0.01,
-                   scattering: bool = False) -> Agreement:  # fmt: skip
+                   std: float | None = None) -> Agreement:  # fmt: skip
     """How the students of a job with one split agree with recorded ones, see `agreement`.
 
     least: difference that is allowed: a spread over a few students can be small by chance.
-    scattering: allow for the spread of the new students in place of that of the recorded ones.
+    std: of students of this kind; this is allowed for, or the spread of the new ones if it is larger, in
+        place of that of the recorded ones.
     """
     found = Measuring(context.teachers, str(context.device))(job)
     (values,) = found["accuracy"].values()
     old, new = Statistic(tuple(recorded)), Statistic(tuple(values))
-    return agreement(old, new, least, new.std if scattering else None, found["diverged"])
+    return agreement(old, new, least, None if std is None else max(std, new.std), found["diverged"])
 
 
 _data = lru_cache(maxsize=2)(load_dataset)

@@ -18,6 +18,7 @@ from gtnlib.experiments import EXPERIMENTS, Comparison, Context, Cost, Lessons, 
 from gtnlib.experiments.__main__ import main
 from gtnlib.experiments.lessons import named_student
 from gtnlib.experiments.records import RECORDED, Record
+from gtnlib.experiments.search import spread
 from gtnlib.judge.protocols import LESSON, LONG, Protocol
 from gtnlib.judge.training import Recipe
 from gtnlib.students.space import SPACE
@@ -179,6 +180,11 @@ def test_a_search_takes_the_truth_of_another(context):
         replace(other, limit=19_000).run(context)
     with pytest.raises(ValueError, match="there is no record .*none.json .* `run none`"):
         replace(other, truth_from="none").run(context)
+
+
+def test_the_spread_of_a_search_is_over_all_candidates():
+    assert spread({"validation": [[0.1, 0.3], [0.5, 0.5]]}) == pytest.approx(0.1)  # √((0.02 + 0) / 2)
+    assert spread({"validation": [[0.1], [0.5]]}) == 0
 
 
 @pytest.mark.parametrize("name", TOYS)
