@@ -125,13 +125,18 @@ def _read_idx_dataset(folder: Path, class_name: str, download: bool) -> tuple[np
     """Fashion-MNIST and KMNIST: four IDX files, plain or gzipped."""
     stems = [f"{part}-{what}" for part in ("train", "t10k")
              for what in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
-    places = [folder, folder / class_name / "raw"]
+    places = [folder / class_name / "raw", folder]
 
-    def find(stem: str) -> Path | None:
-        files = [place / (stem + suffix) for place in places for suffix in ("", ".gz")]
-        return next((file for file in files if file.is_file()), None)
+    def found(place: Path) -> list[Path]:
+        files = [[place / (stem + suffix) for suffix in ("", ".gz")] for stem in stems]
+        return [
+            next(file for file in pair if file.is_file()) for pair in files if any(map(Path.is_file, pair))
+        ]
 
-    if download and not all(map(find, stems)):
+    def best() -> list[Path]:
+        return max(map(found, places), key=len)  # of one place, since other sets have the same names
+
+    if download and len(best()) < len(stems):
         from torchvision import datasets  # slow to import, so only where it is needed
 
         for train in (True, False):
@@ -139,15 +144,25 @@ def _read_idx_dataset(folder: Path, class_name: str, download: bool) -> tuple[np
                 getattr(datasets, class_name)(str(folder), train=train, download=True)
             except (OSError, RuntimeError) as error:
                 raise _no_download(class_name, folder, error) from error
-    files = [file for stem in stems if (file := find(stem))]
-    if len(files) < len(stems):
-        missing = next(stem for stem in stems if not find(stem))
+    if len(files := best()) < len(stems):
+        missing = next(stem for stem in stems if not any(file.name.startswith(stem) for file in files))
         raise DataError(
-            f"{class_name}: no {missing}[.gz] in {places[0]} or {places[1]}. Put the four IDX files there, "
-            "name another folder with root= or GTNLIB_DATA, or pass download=True."
+            f"{class_name}: no {missing}[.gz] beside the others in {places[1]} or {places[0]}. Put all four "
+            "IDX files into one of them, name their folder with root= or GTNLIB_DATA, or pass download=True."
         )
     images, labels, test_images, test_labels = map(read_idx, files)
+    _check_not_another(class_name, images[:VALIDATION_SIZE], files[0])
     return images[:, None], labels, test_images[:, None], test_labels
+
+
+def _check_not_another(class_name: str, images: np.ndarray, path: Path) -> None:
+    """Raise if images look like those of another set, whose files have the same names."""
+    own = next(name for name, known in TORCHVISION_NAMES.items() if known == class_name)
+    seen = (images.mean() / 255, images.std() / 255) if images.size else (0.0, 0.0)
+    for name, (mean, std) in STATISTICS.items():
+        if name != own and len(mean) == 1 and np.allclose(seen, (mean[0], std[0]), rtol=0, atol=0.01):
+            raise DataError(f"{path} holds the images of {name}, not of {class_name}, by their mean and "
+                            "standard deviation. Move them elsewhere.")  # fmt: skip
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:

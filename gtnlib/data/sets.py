@@ -150,6 +150,8 @@ class Dataset:
     scale: Scale | None = None
 
     def __post_init__(self):
+        if self.scale is not None:
+            check_kind("scale", self.scale, Scale)
         for part in PARTS:
             split = getattr(self, part)
             if split is None and part != "train":

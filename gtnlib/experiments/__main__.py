@@ -16,6 +16,7 @@ from gtnlib.experiments import EXPERIMENTS, Context, Experiment
 from gtnlib.experiments.records import RECORDED, Record, shipped
 from gtnlib.experiments.table import table
 from gtnlib.support.errors import DataError, DivergenceError, check_choice
+from gtnlib.support.identity import differences
 from gtnlib.support.interrupt import handled
 from gtnlib.support.jobs import Pool
 
@@ -36,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     def device(made: argparse.ArgumentParser) -> None:
         made.add_argument("--device", help="such as cpu or cuda; default the GPU if there is one")
 
+    def teachers(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--teachers", type=Path, metavar="DIR",
+                          help="folder of all teachers it needs; default: the shipped ones")  # fmt: skip
+
     command("list", "names and titles, and which have a record", named=False)
     command("show", "the configuration as JSON and, if recorded, the result")
     run = command("run", "run it, with checkpoints, and record the result")
@@ -46,10 +51,12 @@ def parser() -> argparse.ArgumentParser:
                      help="processes for a comparison or search, by joblib; default: 1")  # fmt: skip
     run.add_argument("--backend", default="loky", help="dask or ray: measure on a cluster that runs already")
     run.add_argument("--address", metavar="URL", help="of the cluster: tcp://host:8786, or auto for ray")
+    teachers(run)
     check = command("check", "train fresh students on the recorded teacher and compare")
     device(check)
     check.add_argument("--out", type=Path, default=None, metavar="DIR", help="default: the shipped records")
     check.add_argument("--students", type=int, default=5, metavar="N", help="default: 5")
+    teachers(check)
     command("table", "all shipped results", named=False)
     return top
 
@@ -72,15 +79,19 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
         if asked.command == "show":
             return _show(experiment, folder)
         device = default_device() if asked.device is None else check_device("--device", asked.device)
+        teachers = asked.teachers or folder
         if asked.command == "run":
             pool = Pool(asked.workers, asked.backend, asked.address)
-            context = Context(asked.out, device, teachers=folder, pool=pool)
-            return _run(experiment, context, asked.resume)
-        context = Context(asked.out or folder, device, teachers=folder)
+            context = Context(asked.out, device, teachers=teachers, pool=pool)
+            return _run(experiment, context, asked)
+        context = Context(asked.out or folder, device, teachers=teachers)
         return _check(experiment, context, asked.students)
     except (ValueError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except DivergenceError as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -102,16 +113,31 @@ def _show(experiment: Experiment, folder: Path) -> int:
     return 0
 
 
-def _run(experiment: Experiment, context: Context, resume: bool) -> int:
+def _recorded(experiment: Experiment, path: Path) -> Record:
+    """The record in a file. Raises ValueError if it is of another experiment, or of other settings."""
+    record = Record.load(path)
+    if record.name != experiment.name:
+        raise ValueError(f"{path} is the record of {record.name}.")
+    if found := differences(record.configuration, experiment.configuration()):
+        raise ValueError(f"{path} was made with other settings: {'; '.join(found)}. Run it again with "
+                         "another --out, or look at it with the code of its commit.")  # fmt: skip
+    return record
+
+
+def _run(experiment: Experiment, context: Context, asked: argparse.Namespace) -> int:
     name, folder = experiment.name, context.folder
-    again = f"{COMMAND} run {name} --out {folder} --resume"
+    options = {"out": folder, "device": asked.device, "workers": asked.workers, "backend": asked.backend,
+               "address": asked.address, "teachers": asked.teachers}  # fmt: skip
+    usual = {"workers": 1, "backend": "loky"}
+    given = [f"--{key} {value}" for key, value in options.items() if value not in (None, usual.get(key))]
+    again = f"{COMMAND} run {name} {' '.join(given)} --resume"
     files, work = experiment.files(folder), experiment.work_folder(folder)
-    if not resume:
+    if not asked.resume:
         for path in [*files, work]:
             if path.exists():
                 raise ValueError(f"{path} exists. Go on with it by --resume, or choose another --out.")
     elif files[0].exists():
-        record = Record.load(files[0])
+        record = _recorded(experiment, files[0])
         print(f"{name} is finished: see {files[0]}, started {record.started}.")
         return 0
     try:
@@ -134,7 +160,7 @@ def _check(experiment: Experiment, context: Context, students: int) -> int:
             f"there is no record {path}. Make one with `{COMMAND} run {experiment.name}`, and name its "
             "folder by --out."
         )
-    outcome = experiment.check(Record.load(path), context, students)
+    outcome = experiment.check(_recorded(experiment, path), context, students)
     print(outcome.message)
     return 0 if outcome.passed else 1
 

@@ -88,8 +88,12 @@ class Experiment:
         return folder / f"{self.name}.run"
 
 
+THEN = ", then "  # between the commits, or devices, of a run that was resumed by another
+
+
 class Tally:
-    """When a run was first started and its highest memory, over all the times it was resumed.
+    """When a run was first started, where and by which code, and its highest memory, over all the times it
+    was resumed.
 
     strict: raise ValueError if the file is of a run with another configuration. Raises DataError if it is
     damaged.
@@ -100,6 +104,7 @@ class Tally:
         self.path = experiment.work_folder(context.folder) / "progress.json"
         self.state: dict[str, Any] = {
             "configuration": experiment.configuration(), "started": now(), "peak_memory_mb": None,
+            "commits": [commit()], "devices": [device_name(context.device)],
         }  # fmt: skip
         if context.device.type == "cuda":
             torch.cuda.init()  # nothing may be on it yet, and then it has no peak to reset
@@ -112,6 +117,8 @@ class Tally:
                 datetime.fromisoformat(started)
                 peak = peak if peak is None else check_number("peak_memory_mb", peak, 0)
                 self.state |= {"started": started, "peak_memory_mb": peak}
+                for where in ("commits", "devices"):
+                    self.state[where] = list(dict.fromkeys([*stored.get(where, []), *self.state[where]]))
             except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is damaged: {error}. Remove {self.path.parent}.") from error
             if found and strict:
@@ -127,7 +134,8 @@ class Tally:
         self.write()
         record = Record(
             name=self.experiment.name, configuration=self.experiment.configuration(), seeds=seeds,
-            device=device_name(self.device), versions=versions(), commit=commit(),
+            device=THEN.join(self.state["devices"]), versions=versions(),
+            commit=THEN.join(self.state["commits"]),
             seconds=round(seconds, 3), curves=curves, results=results, started=self.state["started"],
             peak_memory_mb=self.state["peak_memory_mb"] if memory else None,
         )  # fmt: skip

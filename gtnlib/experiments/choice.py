@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ SELECTION_SEEDS = range(1000, 1005)  # of the students that choose; never measur
 
 @dataclass(frozen=True)
 class Choice:
-    """place: by name, that of the option with the best mean validation accuracy among those none of whose
-    students diverged; of equals, the first.
+    """place: by name, that of the option with the best mean validation accuracy among those with the fewest
+    students that diverged; of equals, the first.
 
     accuracy: by name, of every option its students' validation accuracies; none if its teacher diverged.
     seconds: all of it took.
@@ -34,7 +35,7 @@ def choose(options: Mapping[str, Sequence[dict]], measure: Callable[[dict], dict
         "seconds": […], "diverged": …}; without the last, none did.
     folder: keeps the result of every job, as NAME-PLACE.json.
 
-    Raises ValueError if students diverged in every option of a name.
+    Raises ValueError if no option of a name has students at all, since its teachers diverged.
     """
     jobs = {f"{name}-{i:02}": job for name, some in options.items() if len(some) > 1
             for i, job in enumerate(some)}  # fmt: skip
@@ -44,8 +45,9 @@ def choose(options: Mapping[str, Sequence[dict]], measure: Callable[[dict], dict
     place = dict.fromkeys(options, 0)
     for name, each in accuracy.items():
         lost = [found[f"{name}-{i:02}"].get("diverged", 0) for i in range(len(each))]
-        means = [sum(values) / len(values) if values and not n else -1 for values, n in zip(each, lost)]
-        if max(means) < 0:
-            raise ValueError(f"every option of {name} diverged: there is nothing to choose.")
-        place[name] = means.index(max(means))
+        if not any(each):
+            raise ValueError(f"the teachers of every option of {name} diverged: there is nothing to choose.")
+        worth = [(-n, sum(values) / len(values)) if values else (-math.inf, 0.0)
+                 for values, n in zip(each, lost)]  # fmt: skip
+        place[name] = worth.index(max(worth))
     return Choice(place, accuracy, sum(sum(result["seconds"]) for result in found.values()))

@@ -11,7 +11,8 @@ from pathlib import Path
 from gtnlib.data.load import STATISTICS
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.choice import SELECTION_SEEDS, choose
-from gtnlib.experiments.lessons import Lessons, Measuring, job, measured_again, named_student
+from gtnlib.experiments.lessons import (Lessons, Measuring, check_recipes, job, measured_again,
+                                        named_student)  # fmt: skip
 from gtnlib.experiments.records import Record
 from gtnlib.judge.protocols import Protocol
 from gtnlib.judge.report import Statistic
@@ -51,9 +52,10 @@ class Comparison(Experiment):
     def __post_init__(self):
         for student in self.students.values():
             named_student(*student)
-        for name, (_, recipes) in self.sources.items():
+        for name, (lessons, recipes) in self.sources.items():
             if not recipes:
                 raise ValueError(f"source {name!r} has no recipe: give at least one.")
+            check_recipes(name, lessons, recipes, self.steps)
             for one in recipes:
                 if isinstance(one, Protocol) and (one.epochs is None or tuple(self.steps) != (None,)):
                     raise ValueError(f"source {name!r} has a protocol: it must be by epochs, and alone says "
@@ -104,24 +106,29 @@ class Comparison(Experiment):
         or be within one percentage point.
         """
         check_count("students", students)
-        cells, stored = list(self.cells()), record.results["cells"]
+        cells, stored = list(self.cells()), by_name(record)
         seeds = range(self.seeds, self.seeds + students)
         every = math.ceil(len(cells) / SAMPLE)
         again_of = {}
         for i in range(len(cells))[every // 2 :: every]:
-            again = self._job(cells[i], stored[i]["recipe"], seeds, ["test"], context.teachers)
-            name = " / ".join(map(str, cells[i]))
-            again_of[name] = measured_again(again, stored[i]["test_accuracy"], context)
+            cell = stored[cells[i]]
+            again = self._job(cells[i], cell["recipe"], seeds, ["test"], context.teachers)
+            again_of[" / ".join(map(str, cells[i]))] = measured_again(again, cell["test_accuracy"], context)
         return compared(self, f"of {len(cells)} cells", again_of)
 
     def summary(self, record: Record) -> str:
         wide = sum(one.wide for one in accuracies(record).values())
-        said = f"{self.name}: {len(record.results['cells'])} cells × {self.seeds} students"
+        cells = record.results["cells"]
+        said = f"{self.name}: {len(cells)} cells × {len(cells[0]['test_accuracy'])} students"
         return f"{said}, which scatter in {wide}: see median and range there" if wide else said
 
 
 def accuracies(record: Record) -> dict[tuple[str, str, int | None], Statistic]:
     """Test accuracy of every cell of a recorded Comparison, by names of source and student and by steps."""
+    return {name: Statistic(tuple(cell["test_accuracy"])) for name, cell in by_name(record).items()}
+
+
+def by_name(record: Record) -> dict[tuple[str, str, int | None], dict]:
+    """The cells of a recorded Comparison, by names of source and student and by steps."""
     axes = [list(record.configuration[axis]) for axis in ("sources", "students", "steps")]
-    return {tuple(axis[i] for axis, i in zip(axes, cell["place"])): Statistic(tuple(cell["test_accuracy"]))
-            for cell in record.results["cells"]}  # fmt: skip
+    return {tuple(axis[i] for axis, i in zip(axes, cell["place"])): cell for cell in record.results["cells"]}

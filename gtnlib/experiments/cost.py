@@ -118,7 +118,8 @@ class Cost(Experiment):
         return sampled(self, "settings", len(places), far)
 
     def summary(self, record: Record) -> str:
-        return f"{self.name}: {len(record.results['cells'])} settings × {self.repeats} processes"
+        cells, repeats = record.results["cells"], record.configuration["repeats"]
+        return f"{self.name}: {len(cells)} settings × {repeats} processes"
 
 
 def in_fresh_process(job: Mapping) -> dict:
@@ -130,7 +131,11 @@ def in_fresh_process(job: Mapping) -> dict:
 def printed_by(command: Sequence[str]) -> dict:
     """The JSON that a process prints in its last line, its memory kept as `ALLOCATOR` says."""
     environment = {**os.environ, **ALLOCATOR}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    except subprocess.CalledProcessError as error:
+        raise ChildProcessError(f"a process of its own ended with status {error.returncode}; what it said is "
+                                "above.") from error  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
 

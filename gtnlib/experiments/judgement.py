@@ -9,7 +9,8 @@ from pathlib import Path
 from gtnlib.data.load import STATISTICS
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
 from gtnlib.experiments.choice import SELECTION_SEEDS, choose
-from gtnlib.experiments.lessons import REAL, Lessons, Measuring, job, measured_again, named_student
+from gtnlib.experiments.lessons import (REAL, Lessons, Measuring, job, measured_again, named_student,
+                                        teacher_file)  # fmt: skip
 from gtnlib.experiments.records import Record
 from gtnlib.judge.protocols import LONG, LONG_AUGMENTED, Protocol
 from gtnlib.judge.training import Recipe
@@ -88,7 +89,7 @@ class Judgement(Experiment):
         """Name, lessons, images and options of every cell; reads the teachers' files."""
         lengths: dict[tuple[int, int, int], None] = {}
         for name in self.teachers:
-            lessons = load_teacher(folder / f"{name}.safetensors").teaching_set()
+            lessons = load_teacher(teacher_file(folder, name)).teaching_set()
             count, (steps, batch) = len(lessons.images), lessons.order.shape
             lengths[count, steps, batch] = None
             yield f"{name}.lesson", Lessons(name), count, [Recipe(), *self.grid]
@@ -174,7 +175,8 @@ class Judgement(Experiment):
         return compared(self, f"of {len(stored)} cells", again_of)
 
     def summary(self, record: Record) -> str:
-        return f"{self.name}: {len(self.teachers)} teachers, {len(record.results['cells'])} cells"
+        teachers = len(record.configuration["teachers"])
+        return f"{self.name}: {teachers} teachers, {len(record.results['cells'])} cells"
 
 
 def real(source: str, images: int, steps: int, batch: int) -> str:

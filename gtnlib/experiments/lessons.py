@@ -58,7 +58,7 @@ class Lessons:
         images drawn anew for every student; "k_centre" or "herding", chosen ones; or "passes" over
         the whole training split.
     batch_size: of all but a recorded teacher.
-    images: distinct ones of "real", "k_centre" and "herding"; default steps × batch size.
+    images: of "real" (drawn as `RealTeacher` does), "k_centre" and "herding"; default steps × batch size.
     shuffled: a recorded teacher's batches in an order drawn anew for every student; rates and
         momenta stay with their step.
     """
@@ -119,11 +119,33 @@ def job(student, lessons: Lessons, recipe: Recipe | Protocol, seeds, splits, dat
     made = {"student": student, "lessons": asdict(lessons), "recipe": asdict(recipe), "seeds": list(seeds),
             "splits": list(splits), "data": data, "images": images}  # fmt: skip
     if lessons.recorded:
-        path = folder / f"{lessons.source}.safetensors"
-        if not path.exists():
-            raise ValueError(f"there is no recorded teacher {path}; `run {lessons.source}` makes one.")
-        made["sha256"] = digest_of(*read_tensors(path, "teacher"))
+        made["sha256"] = digest_of(*read_tensors(teacher_file(folder, lessons.source), "teacher"))
     return made
+
+
+def teacher_file(folder: Path, name: str) -> Path:
+    """Where the recorded teacher of a distillation lies. Raises ValueError if it does not."""
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        raise ValueError(f"there is no recorded teacher {path}. Make one by `run {name} --out DIR`, and name "
+                         "the folder with all teachers by --teachers.")  # fmt: skip
+    return path
+
+
+def check_recipes(name: str, lessons: Lessons, recipes: Sequence[Recipe | Protocol], steps=(None,)) -> None:
+    """Raise ValueError if a recipe leaves to a teacher what real images do not prescribe."""
+    if lessons.recorded:
+        return
+    for recipe in recipes:
+        if isinstance(recipe, Recipe) and recipe.rate is None:
+            raise ValueError(f"{name!r} are real images, which prescribe no rate: give the recipe one.")
+        if (
+            isinstance(recipe, Recipe)
+            and recipe.steps is None
+            and None in steps
+            and lessons.source != "passes"
+        ):
+            raise ValueError(f"{name!r} are real images, which prescribe no number of steps: give one.")
 
 
 def measure(job: dict, device: str, teacher: bytes = b"") -> dict:

@@ -33,7 +33,8 @@ class Record:
     ----------
     name: of the experiment. configuration: all it was asked for.
     seeds: lists of whole numbers by what they seeded: "fit", "evaluation".
-    device, versions, commit: where it ran, and with what.
+    device, versions, commit: where it ran, and with what; of a run that was resumed by other code or on
+        another device, all of them in turn.
     started: UTC, ISO 8601. seconds: wall time of training, measurements not counted.
     peak_memory_mb: highest memory in use, in 10⁶ bytes: of the whole process on a CPU, of tensors on
         a GPU; None where it cannot be told.

@@ -10,7 +10,7 @@ import numpy as np
 
 from gtnlib.data.load import STATISTICS
 from gtnlib.experiments.base import Check, Context, Experiment, Tally, compared
-from gtnlib.experiments.lessons import Lessons, Measuring, job, measured_again
+from gtnlib.experiments.lessons import Lessons, Measuring, check_recipes, job, measured_again
 from gtnlib.experiments.records import Record
 from gtnlib.judge.training import Recipe
 from gtnlib.students.space import SPACE, Architecture, sample_architectures
@@ -62,6 +62,8 @@ class Search(Experiment):
             check_count("proxy_images", self.proxy_images)
         if "truth" in self.proxies:
             raise ValueError("no proxy can be called 'truth'.")
+        for name, (lessons, recipe) in {**self.proxies, "truth": self.truth}.items():
+            check_recipes(name, lessons, [recipe])
         check_choice("data", self.data, STATISTICS)
 
     def architectures(self) -> list[Architecture]:
@@ -88,8 +90,9 @@ class Search(Experiment):
         """The full trainings of `truth_from`. ValueError if it has none of these candidates."""
         path = folder / f"{self.truth_from}.json"
         if not path.exists():
-            raise ValueError(f"there is no record {path} to take the truth from; `run {self.truth_from}` "
-                             "makes one.")  # fmt: skip
+            make = f"`run {self.truth_from} --out DIR`"
+            raise ValueError(f"there is no record {path} to take the truth from. Make one by {make}, and "
+                             "name its folder by --teachers.")  # fmt: skip
         record, own = Record.load(path), self.configuration()
         theirs, ours = ({key: of.get(key) for key in OF_TRUTH} for of in (record.configuration, own))
         if found := differences(theirs, ours):
@@ -146,7 +149,8 @@ class Search(Experiment):
         return compared(self, "candidates", again_of, allowed=1)
 
     def summary(self, record: Record) -> str:
-        return f"{self.name}: {self.candidates} candidates, {len(self.proxies)} proxies"
+        truth, proxies = record.results["truth"], record.results["proxies"]
+        return f"{self.name}: {len(truth['validation'])} candidates, {len(proxies)} proxies"
 
 
 def spread(proxy: Mapping) -> float:

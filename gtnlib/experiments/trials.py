@@ -83,6 +83,8 @@ class Trials(Experiment):
         for words, variant in sample:
             _, history = variant.fitted(variant.seed, data, progress=False, callback=enough,
                                         validate_every=None)  # fmt: skip
+            if len(history) < CHECKED:
+                raise KeyboardInterrupt  # which `fit` takes as its end
             old, new = record.curves["loss"][words][:CHECKED], history.loss
             if any(abs(a - b) > TOLERANCE * abs(b) for a, b in zip(new, old, strict=True)):
                 far.append(f"{words}: losses {old}, now {shortened(new)}")

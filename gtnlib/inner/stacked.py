@@ -25,7 +25,7 @@ class StackedStudent(FlatStudent):
     Parameters
     ----------
     students: of one structure, and without constants; the first one computes for all.
-    batched: run them by `vmap` rather than in turn; default on a GPU only.
+    batched: run them by `vmap` rather than in turn, unless it refuses the network; default on a GPU only.
     """
 
     def __init__(self, students: Sequence[FlatStudent], batched: bool | None = None):
@@ -41,7 +41,12 @@ class StackedStudent(FlatStudent):
     def compute(self, function, state, shared=()):
         first = self.students[0]
         if self.batched:
-            return first.compute(side_by_side(function, len(state), len(shared)), state, shared)
+            try:
+                return first.compute(side_by_side(function, len(state), len(shared)), state, shared)
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                self.batched = False  # a network that vmap cannot run, such as one that branches on values
         results = [first.compute(function, row, shared) for row in zip(*state)]
         if isinstance(results[0], Tensor):
             return torch.stack(results)

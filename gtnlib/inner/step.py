@@ -48,7 +48,8 @@ def inner_step(
         m ← μ m + ∂ℓ(w; x)/∂w + β w        w ← w − η m
 
     Shapes: w and m (P,); x (B, C, H, W); y classes (B,) or probabilities (B, classes); rate η
-    and momentum μ are 0-d. Returns new w, m.
+    and momentum μ are 0-d. Returns new w, m. (Where μ is exactly 0 torch leaves its m as it was, which
+    shows only if a later step has another μ.)
     """
     check_parameters(check_kind("student", student, FlatStudent), w)
     for name, value, shape in (("m", m, w.shape), ("rate", rate, ()), ("momentum", momentum, ())):

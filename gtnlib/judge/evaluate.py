@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -56,15 +57,29 @@ def accuracy_and_loss(student: FlatStudent, w: Tensor, split: Split) -> tuple[fl
 def _scored(
     student: FlatStudent, w: Tensor, split: Split, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels of a split, batch by batch."""
+    """Logits and labels of a split, batch by batch.
+
+    Where there are several batches they are mixed, the same way every time: what a network makes of an
+    image may depend on the others (batch norm), and a split may be sorted by class.
+    """
     check_kind("student", student, FlatStudent, " FlatStudent(module) makes one.")
     check_kind("split", split, Split)
     check_parameters(student, w)
     check_count("batch_size", batch_size)
     if not len(split):
         raise ValueError("split is empty: there is nothing to classify.")
-    for x, y in zip(split.images.split(batch_size), split.labels.split(batch_size)):
-        yield student.compute(logits, (w,), (x,)), y
+    if len(split) <= batch_size:
+        batches = [slice(None)]
+    else:
+        batches = _mixed(len(split)).to(split.device).split(batch_size)
+    for batch in batches:
+        yield student.compute(logits, (w,), (split.images[batch],)), split.labels[batch]
+
+
+@functools.lru_cache(maxsize=8)
+def _mixed(n: int) -> Tensor:
+    """0 … n − 1 in an order that is always the same."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))
 
 
 def logits(student, w, x) -> Tensor:

@@ -141,7 +141,11 @@ class Implicit(MetaGradient):
             inner = sum(part.gradient for part in hessian.parts) / len(batches) + teacher.weight_decay * w
             self.diagnostics["inner_gradient"] = float(inner.norm())
             adjoints = [[-mixed / len(batches) for mixed in part.mixed_products(q)] for part in hessian.parts]
-        pull_back({part: a for batch, found in zip(batches, adjoints) for part, a in zip(batch, found)})
+        total: dict[Tensor, Tensor] = {}
+        for batch, found in zip(batches, adjoints):
+            for part, a in zip(batch, found):
+                total[part] = total[part] + a if part in total else a  # batches may be the same tensor
+        pull_back(total)
         return loss
 
     @property

@@ -33,6 +33,9 @@ def layerwise_cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
     ε is 1e-6, as in Zhao et al.'s code, and √(‖p‖² + ε²) stands for every norm ‖p‖.
     """
     total = torch.zeros((), dtype=next(iter(a.values())).dtype, device=next(iter(a.values())).device)
+    if all(part.ndim < 2 for part in a.values()):
+        raise ValueError("distance is 'layerwise-cosine', but no parameter that is trained is a matrix or "
+                         "more: use 'cosine'.")  # fmt: skip
     for name in a:
         if a[name].ndim > 1:
             p, q = a[name].flatten(1), b[name].flatten(1)
@@ -118,10 +121,15 @@ class GradientMatching(MetaGradient):
         if x.is_cuda and len({len(row) for row in rows}) == 1:
             index = torch.stack(rows)
             shared = classes, x[index], y[index], distance
-            losses, *found = run.student.compute(match_classes, (run.w, real), shared)
-            for adjoint, part in zip(adjoints, found):
-                adjoint[index] = part / len(classes)
-            return losses.mean(), *adjoints
+            try:
+                losses, *found = run.student.compute(match_classes, (run.w, real), shared)
+            except RuntimeError as error:
+                if "vmap" not in str(error):  # which cannot run every network
+                    raise
+            else:
+                for adjoint, part in zip(adjoints, found):
+                    adjoint[index] = part / len(classes)
+                return losses.mean(), *adjoints
         for c, row, images in zip(classes, rows, real):
             shared = c, x[row], y[row], distance
             loss, *found = run.student.compute(match_class, (run.w, images), shared)

@@ -39,20 +39,22 @@ class Arguments:
 
     def __post_init__(self):
         self.outer_steps = check_count("outer_steps", self.outer_steps)
-        check_count("students_per_step", self.students_per_step)
-        check_number("final_rate", self.final_rate, 0)
-        if self.clip is not None and check_number("clip", self.clip, 0) == 0:
-            raise ValueError("clip is 0, but must be positive or None.")
+        self.students_per_step = check_count("students_per_step", self.students_per_step)
+        self.final_rate = check_number("final_rate", self.final_rate, 0)
+        if self.clip is not None:
+            self.clip = check_number("clip", self.clip, 0)
+            if self.clip == 0:
+                raise ValueError("clip is 0, but must be positive or None.")
         check_kind("data", self.data, Dataset, " load_dataset(…) makes one.")
         check_student(self.student)
-        check_seed(self.seed)
+        self.seed = check_seed(self.seed)
         if not isinstance(self.metagrad, MetaGradient):
             raise TypeError(f"metagrad must be an instance such as Unrolled(), got {self.metagrad!r}.")
         self._check_teacher()
         self.rate = self.teacher.outer_rate if self.rate is None else check_number("rate", self.rate, 0)
-        check_number("rates_rate", self.rates_rate, 0)
+        self.rates_rate = check_number("rates_rate", self.rates_rate, 0)
         if self.validate_every is not None:
-            check_count("validate_every", self.validate_every)
+            self.validate_every = check_count("validate_every", self.validate_every)
             self.data.part("validation")
         if not isinstance(self.compile, bool) and self.compile != "auto":
             raise ValueError(f"compile is {self.compile!r}, but must be True, False or 'auto'.")

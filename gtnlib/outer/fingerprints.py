@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from gtnlib.data.sets import Dataset
 from gtnlib.inner.flat import FlatStudent
@@ -15,14 +16,16 @@ from gtnlib.support.seeds import derive_seed
 
 
 def fingerprints(teacher: torch.nn.Module, student, data: Dataset) -> dict:
-    """Digests of data and teacher, and the scores of one student of every kind on two fixed images."""
+    """Digests of data and teacher, the scores of one student of every kind on two fixed images, and what
+    the generator makes of fixed noise.
+    """
     parts = {"train": data.train, "validation": data.validation}
     held = {f"{name}.{what}": getattr(part, what) for name, part in parts.items() if part is not None
             for what in ("images", "labels")}  # fmt: skip
     kinds = student if isinstance(student, Sequence) else [student]
     now = digest_of(_tensors(teacher))
     return {"data": digest_of(held), "teacher": now, "origin": getattr(teacher, "origins", {}).get(now),
-            "students": [_scores(kind, data) for kind in kinds]}  # fmt: skip
+            "students": [_scores(kind, data) for kind in kinds], "generator": _images(teacher)}  # fmt: skip
 
 
 def leave(teacher: torch.nn.Module, start: str) -> None:
@@ -42,6 +45,23 @@ def _scores(kind, data: Dataset) -> list[float]:
     return student.logits(student.initial(), x).flatten().tolist()
 
 
+@torch.no_grad()
+def _images(teacher) -> list[float]:
+    """What the teacher's generator makes of two fixed vectors, with fixed weights: means of four parts."""
+    network = getattr(teacher, "generator", None)
+    if network is None:
+        return []
+    random = torch.Generator().manual_seed(derive_seed("fingerprint"))
+
+    def drawn(like: Tensor, *shape: int) -> Tensor:
+        return (torch.randn(*shape, generator=random, dtype=torch.float64) / 10).to(like)
+
+    weights = {name: drawn(p, *p.shape) for name, p in sorted(network.named_parameters())}
+    noise = drawn(teacher.noise, 2, teacher.noise.shape[-1])
+    images = functional_call(network, weights, (noise, teacher.labels.flatten()[:2]))
+    return [float(part.double().mean()) for part in images.flatten().tensor_split(4)]
+
+
 def strangers(stored: Mapping, given: Mapping, tensors: Mapping[str, Tensor]) -> list[str]:
     """One phrase for each that is another one than in a checkpoint with these tensors.
 
@@ -55,9 +75,9 @@ def strangers(stored: Mapping, given: Mapping, tensors: Mapping[str, Tensor]) ->
     same = stored.get("teacher", given["teacher"]), digest_of(reached)
     if given["teacher"] not in same and given["origin"] not in same:
         found.append("the teacher started from other values there")
-    one, other = (
-        torch.tensor(each["students"], dtype=torch.float64) for each in ({**given, **stored}, given)
-    )
-    if one.shape != other.shape or not torch.allclose(one, other, 1e-3, 1e-3 * float(other.abs().max())):
-        found.append("the students compute something else there")
+    for what, said in (("students", "the students compute"), ("generator", "the generator makes")):
+        one, other = (torch.tensor(each[what], dtype=torch.float64) for each in ({**given, **stored}, given))
+        largest = float(other.abs().max()) if other.numel() else 0.0
+        if one.shape != other.shape or not torch.allclose(one, other, 1e-3, 1e-3 * largest, equal_nan=True):
+            found.append(f"{said} something else there")
     return found

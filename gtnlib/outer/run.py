@@ -23,7 +23,7 @@ from gtnlib.outer.checkpoint import Checkpoint
 from gtnlib.outer.fingerprints import fingerprints, leave
 from gtnlib.outer.history import History, OuterStep
 from gtnlib.outer.training import Training
-from gtnlib.students.build import make_student
+from gtnlib.students.build import check_seeded, make_student
 from gtnlib.support.errors import DivergenceError
 from gtnlib.support.precision import autocast_dtype, tensor_cores
 from gtnlib.support.processes import Ranks
@@ -78,6 +78,8 @@ class Run:
             student = flat_student(kind, asked.data, derive_seed("rehearsal"), asked.data.dtype)
             again = make_student(kind, asked.data.shape, asked.data.num_classes, derive_seed("rehearsal", 1))
             check_fresh([student.module, again])
+            same = make_student(kind, asked.data.shape, asked.data.num_classes, derive_seed("rehearsal"))
+            check_seeded(student.module, same)
             student.rehearse(split.images, asked.data.num_classes)
             check_second_order(student, split.images, split.labels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from gtnlib.support.errors import check_count
@@ -52,3 +53,15 @@ def make_student(
     if not isinstance(module, nn.Module):
         raise TypeError(f"student must build a torch.nn.Module, got {type(module).__name__}.")
     return module
+
+
+def check_seeded(one: nn.Module, other: nn.Module) -> None:
+    """Raise ValueError unless two networks that were built from one seed are the same."""
+    a, b = one.state_dict(), other.state_dict()
+    same = a.keys() == b.keys() and all(
+        a[name].shape == b[name].shape and torch.equal(a[name].nan_to_num(), b[name].to(a[name]).nan_to_num())
+        for name in a
+    )
+    if not same:
+        raise ValueError(f"student builds another {type(one).__name__} from the same seed. All "
+                         "that is random in it must come from torch, as by torch.randn.")  # fmt: skip

@@ -8,8 +8,10 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,11 +20,18 @@ def plain(value):
     """A stand-in of JSON values only: equal for what is built alike, different where that shows.
 
     A class or function is its name, a `functools.partial` or dataclass its parts, a network its
-    layers' shapes.
+    layers' shapes. A number of numpy or torch is that number, an array a digest of its values.
     What a lambda does cannot be seen: two of them in the same function look alike.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
+        if value.ndim:
+            digest = hashlib.sha256(repr(value.tolist()).encode()).hexdigest()[:12]
+            return {"class": type(value).__name__, "shape": list(value.shape), "digest": digest}
+        value = value.item()
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, functools.partial):
         return {"of": plain(value.func), "arguments": plain(value.args), "keywords": plain(value.keywords)}
     if isinstance(value, Mapping):
@@ -84,7 +93,7 @@ def flat(value, prefix: str = "") -> dict:
     match value:
         case [str() as name, {**arguments}]:
             return {prefix: name, **flat(arguments, prefix)}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or (prefix and not value):
         return {prefix: value}
     parts = (flat(v, f"{prefix}.{key}" if prefix else str(key)) for key, v in value.items())
     return {name: v for part in parts for name, v in part.items()}

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +58,8 @@ class Teacher(nn.Module):
         except TypeError:
             return teacher  # __init__ will say what is wrong
         bound.apply_defaults()
-        teacher.arguments = dict(list(bound.arguments.items())[1:])
+        teacher.arguments = {name: value.item() if isinstance(value, np.generic) else value
+                             for name, value in list(bound.arguments.items())[1:]}  # fmt: skip
         return teacher
 
     def __init__(self, shape, num_classes, steps, rate, final_rate, schedule, momentum, learn_rates,
@@ -90,9 +92,11 @@ class Teacher(nn.Module):
         """Make the labels of all images parameters, if asked to."""
         if not isinstance(learn, bool):
             raise TypeError(f"learn_labels must be True or False, got {learn!r}.")
+        if not learn:
+            return self.register_parameter("label_logits", None)
         hard = nn.functional.one_hot(self.labels, self.num_classes).to(self.log_rate.dtype)
         smooth = (1 - SMOOTHING) * hard + SMOOTHING / self.num_classes
-        self.register_parameter("label_logits", nn.Parameter(smooth.log()) if learn else None)
+        self.register_parameter("label_logits", nn.Parameter(smooth.log()))
 
     def _targets(self, index) -> Tensor:
         """What the images of this index are to be taken for: classes or probabilities."""
@@ -110,7 +114,7 @@ class Teacher(nn.Module):
         return lambda t: made(t % self.steps % self.batches)
 
     def resample(self, generator: torch.Generator) -> None:
-        """Draw what is drawn anew for every student; nothing, unless the noise is fresh."""
+        """Draw what is drawn anew for every outer step; nothing, unless the noise is fresh."""
 
     def rates(self, t: int) -> tuple[Tensor, Tensor]:
         """Learning rate η_t and momentum μ_t, 0-d."""

@@ -21,9 +21,15 @@ from gtnlib.teachers.teaching_set import TeachingSet
 
 @torch.no_grad()
 def penultimate(module: nn.Module, split: Split, batch_size: int = 1000) -> Tensor:
-    """What the last `nn.Linear` of a network sees, (N, D). ValueError if it has none."""
-    return torch.cat([features_of(module, partial(module, x))
-                      for x in split.images.split(batch_size)])  # fmt: skip
+    """What the last `nn.Linear` of a network sees in evaluation mode, (N, D). ValueError if it has none."""
+    modes = {layer: layer.training for layer in module.modules()}
+    module.eval()  # an image's features must not hang on the others, nor on chance
+    try:
+        return torch.cat([features_of(module, partial(module, x))
+                          for x in split.images.split(batch_size)])  # fmt: skip
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
 
 
 def k_centre(features: Tensor, labels: Tensor, per_class: int) -> Tensor:
@@ -73,7 +79,7 @@ def _per_class(choose, features: Tensor, labels: Tensor, per_class: int) -> Tens
         raise ValueError(f"features must be (N, D) and labels (N,), got {tuple(features.shape)} "
                          f"and {tuple(labels.shape)}.")  # fmt: skip
     chosen = []
-    for c in labels.unique():
+    for c in range(int(labels.max()) + 1):
         index = (labels == c).nonzero().flatten()
         if len(index) < per_class:
             raise ValueError(f"per_class is {per_class}, but class {int(c)} has {len(index)} images.")

@@ -77,6 +77,8 @@ def load_teacher(path: str | os.PathLike):
     except Exception as error:  # whatever a constructor raises for arguments of any kind
         raise DataError(f"{path} is not a teacher, or is damaged: {error}.") from error
     fill(teacher.state_dict(), tensors, path)
+    if teacher.momentum_logit.isinf().any():  # a momentum of 0 stays so
+        teacher.momentum_logit.requires_grad_(False)
     return teacher
 
 

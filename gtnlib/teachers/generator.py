@@ -76,7 +76,8 @@ class GeneratorTeacher(Teacher):
     batch_size: B, generated images per step; labels run through the classes in turn.
     batches: number of distinct batches, repeated over the steps; default one per step. One batch
         for all steps makes the inner problem stationary, which implicit differentiation needs.
-    curriculum: "learned" noise vectors, "fixed" ones, or "fresh" noise for every student.
+    curriculum: "learned" noise vectors, "fixed" ones, or "fresh" noise for every outer step,
+        and for every student that is judged.
     noise_size: Z, length of a noise vector.
     generator: a network called as generator(noise (B, Z), labels (B,)); default `Generator`.
     hidden, channels: sizes of the default generator.

@@ -24,6 +24,9 @@ def rehearse_teacher(teacher, learning: bool = False) -> None:
         raise ValueError(
             f"the generator makes {made} of {size} labels, but must make images {(size, *teacher.shape)}."
         )
+    if images.dtype != teacher.log_rate.dtype:
+        raise ValueError(f"the generator makes images of {images.dtype}, but the teacher is "
+                         f"{teacher.log_rate.dtype}: end its forward by .to(noise.dtype).")  # fmt: skip
     if learning:
         makers = {name: p for name, p in teacher.named_parameters() if name not in OTHERS}
         with torch.enable_grad():

@@ -219,6 +219,33 @@ def test_idx_files_that_do_not_belong_together_are_refused(tmp_path, file, array
         load_dataset("kmnist", tmp_path, device="cpu")
 
 
+def test_the_folder_of_the_set_comes_before_files_that_may_be_of_another(tmp_path):
+    write_idx_dataset(tmp_path / "KMNIST" / "raw")
+    for part, n in (("train", 10_020), ("t10k", 30)):
+        content = gzip.compress(idx_bytes(np.full(n, 3)))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(content)
+    data = load_dataset("kmnist", tmp_path, device="cpu")
+    assert data.validation.labels[:3].tolist() == [0, 1, 2]
+
+
+def test_files_of_two_places_are_not_one_set(tmp_path):
+    write_idx_dataset(tmp_path)
+    (tmp_path / "KMNIST" / "raw").mkdir(parents=True)
+    name = "train-labels-idx1-ubyte.gz"
+    (tmp_path / name).rename(tmp_path / "KMNIST" / "raw" / name)
+    with pytest.raises(DataError, match="no train-labels-idx1-ubyte.* beside the others in"):
+        load_dataset("kmnist", tmp_path, download=False)
+
+
+def test_images_of_another_set_are_refused(tmp_path, mnist):
+    pixels = (mnist.test.images[:, 0] * 0.3081 + 0.1307) * 255
+    train = np.concatenate([pixels.round().numpy().astype(np.uint8), np.zeros((20, 28, 28), np.uint8)])
+    write_idx_dataset(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(train), 1))
+    with pytest.raises(DataError, match="holds the images of mnist, not of FashionMNIST"):
+        load_dataset("fashion_mnist", tmp_path, device="cpu")
+
+
 # ---------------------------------------------------------------- CIFAR-10
 
 

@@ -178,7 +178,7 @@ def test_a_search_takes_the_truth_of_another(context):
     assert len(list((context.folder / "toy-other.run" / "candidates").glob("*.json"))) == 4
     with pytest.raises(ValueError, match="toy-search.json is of other full trainings.*limit is"):
         replace(other, limit=19_000).run(context)
-    with pytest.raises(ValueError, match="there is no record .*none.json .* `run none`"):
+    with pytest.raises(ValueError, match="there is no record .*none.json .* `run none --out DIR`"):
         replace(other, truth_from="none").run(context)
 
 
@@ -204,6 +204,54 @@ def test_check_passes_for_what_was_measured_and_fails_for_what_was_not(name, fol
     assert main(["check", name, *words, "--students", "3"], TOYS, folder) == 1
     assert "recorded 1.0" in capsys.readouterr().out
     assert main(["table"], TOYS, folder) == 0 and name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_record_of_other_settings_is_neither_checked_nor_finished(name, folder, capsys):
+    words = ["--out", str(folder), "--device", "cpu"]
+    assert main(["run", name, *words], TOYS, folder) == 0
+    changed = {name: replace(TOYS[name], data="kmnist")}
+    for command in (["check"], ["run", "--resume"]):
+        assert main([command[0], name, *command[1:], *words], changed, folder) == 2
+        assert "was made with other settings: data is 'mnist' there" in capsys.readouterr().err
+    record = Record.load(folder / f"{name}.json")
+    replace(record, name="stranger").save(folder / f"{name}.json")
+    assert main(["check", name, *words], TOYS, folder) == 2
+    assert "is the record of stranger" in capsys.readouterr().err
+
+
+def test_the_order_of_sources_does_not_matter_to_a_check(folder, capsys):
+    words, name = ["--out", str(folder), "--device", "cpu"], "toy-comparison"
+    assert main(["run", name, *words], TOYS, folder) == 0
+    turned = replace(TOYS[name], sources=dict(reversed(TOYS[name].sources.items())))
+    assert main(["check", name, *words, "--students", "3"], {name: turned}, folder) == 0
+
+
+def test_teachers_may_lie_in_another_folder(folder, capsys):
+    words = ["run", "toy-search", "--out", str(folder / "out"), "--device", "cpu"]
+    assert main(words, TOYS, folder / "shipped") == 2
+    assert "Make one by `run taught --out DIR`" in capsys.readouterr().err
+    assert main([*words, "--resume", "--teachers", str(folder)], TOYS, folder / "shipped") == 0
+
+
+def test_a_run_resumed_by_other_code_names_both(context, monkeypatch):
+    base = sys.modules["gtnlib.experiments.base"]
+    for version in ("one", "two", "two"):
+        monkeypatch.setattr(base, "commit", lambda version=version: version)
+        record = TOYS["toy-comparison"].run(context)
+    assert record.commit == "one, then two"
+
+
+@pytest.mark.parametrize(
+    "recipe, message",
+    [(Recipe(steps=2), "prescribe no rate"), (Recipe("sgd", 0.1), "prescribe no number of steps")],
+)
+def test_what_real_images_do_not_prescribe_must_be_given(recipe, message):
+    with pytest.raises(ValueError, match=f"'short' are real images, which {message}"):
+        sources = {"short": (Lessons("herding", 6, 12), [recipe])}
+        replace(TOYS["toy-comparison"], sources=sources, steps=(None,))
+    with pytest.raises(ValueError, match=f"'short' are real images, which {message}"):
+        replace(TOYS["toy-search"], proxies={"short": (Lessons("herding", 6, 12), recipe)})
 
 
 def test_a_teacher_that_changed_is_noticed(context, toy):

@@ -166,7 +166,7 @@ def test_without_long_training_there_is_no_score(context, capsys):
 
 def test_a_choice_with_nothing_to_choose_from_is_one_error(tmp_path, context):
     jobs = {"cell": [{"a": 1}, {"a": 2}]}
-    with pytest.raises(ValueError, match="every option of cell diverged"):
+    with pytest.raises(ValueError, match="the teachers of every option of cell diverged"):
         choose(jobs, lambda job: {"accuracy": {"validation": []}, "seconds": []}, tmp_path / "c", context)
     place = choose(jobs, lambda job: {"accuracy": {"validation": [job["a"] / 4] * job["a"]}, "seconds": [1]},
                    tmp_path / "d", context).place  # fmt: skip

@@ -67,6 +67,17 @@ def test_stopped_and_resumed_it_gives_the_same(context, monkeypatch):
     assert again.results == whole.results and again.curves["loss"] == whole.curves["loss"]
 
 
+def test_an_interrupted_check_says_nothing(context, monkeypatch):
+    record = TRIALS.run(context)
+    monkeypatch.setattr(module, "enough", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        TRIALS.check(record, context)
+
+
+def interrupt(step, teacher, history):
+    raise KeyboardInterrupt
+
+
 def test_check_repeats_the_first_steps(context):
     record = TRIALS.run(context)
     assert TRIALS.check(record, context).passed

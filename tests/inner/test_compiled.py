@@ -250,3 +250,28 @@ def test_auto_asks_how_long_the_fit_will_be(toy, no_kernels, monkeypatch):
 def test_other_words_for_compile_are_refused(toy):
     with pytest.raises(ValueError, match="compile is 'yes', but must be True, False or 'auto'"):
         fit(pixels().float(), Unrolled(), SMALL, toy, 1, compile="yes")
+
+
+class Reads(nn.Module):
+    """Divides by a number that it has read from the batch, where no tracer sees it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, CLASSES)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1) / max(x.detach().flatten().tolist()))
+
+
+def whole_loss(student, w, x, y):
+    return student.loss(w, x, y)
+
+
+def test_what_freezes_a_number_of_its_first_batch_runs_eagerly(tiny, no_kernels, quick_compile):
+    ours, theirs = student(Reads), student(Reads, kind=FlatStudent)
+    losses = []
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="frozen some of those it was traced with"):
+        for one in (ours, theirs):
+            batches = [(scale * tiny.images, tiny.labels) for scale in (1, 5)]
+            losses.append([float(one.compute(whole_loss, (one.initial(),), batch)) for batch in batches])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)

@@ -124,3 +124,26 @@ def test_blocks_leave_the_same_student(flat64, tiny):
 def test_a_block_is_a_whole_number_of_steps(checkpoint):
     with pytest.raises((ValueError, TypeError), match="checkpoint"):
         Unrolled(checkpoint)
+
+
+class Writes(torch.nn.Module):
+    """Writes into a tensor of its own, which vmap cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, CLASSES)
+
+    def forward(self, x):
+        out = torch.zeros(len(x), CLASSES, dtype=x.dtype)
+        out[:, :] = self.layer(x.flatten(1))
+        return out
+
+
+def test_a_network_that_vmap_refuses_takes_turns(tiny):
+    each = students(2, build=Writes)
+    both = StackedStudent(each, batched=True)
+    w = both.initial()
+    found = both.compute(lambda student, w, x, y: student.loss(w, x, y), (w,), (tiny.images, tiny.labels))
+    assert not both.batched
+    torch.testing.assert_close(found, torch.stack([one.loss(row, tiny.images, tiny.labels)
+                                                   for one, row in zip(each, w)]))  # fmt: skip

@@ -11,7 +11,9 @@ from gtnlib import (
     MLP, ConvNet, Dataset, FlatStudent, GeneratorTeacher, PixelTeacher, RealTeacher, Split, Statistic,
     accuracy, best_rate, evaluate,
 )  # fmt: skip
+from gtnlib.inner.flat import flat_student
 from gtnlib.inner.stacked import StackedStudent
+from gtnlib.inner.step import StudentRun, train_student
 from gtnlib.judge.evaluate import HOPELESS, accuracy_and_loss
 
 MODULE = sys.modules["gtnlib.judge.evaluate"]  # the name gtnlib.evaluate is the function
@@ -157,3 +159,15 @@ def test_side_by_side_as_on_a_gpu_students_do_as_one_after_the_other(kind, teach
     together = evaluate(lessons, students, toy, seeds=6, every=2)
     assert len(groups) == 2 and sorted(sum(groups, [])) == list(range(6))
     torch.testing.assert_close(together.curves, in_turn.curves)
+
+
+def test_the_order_of_a_split_does_not_matter_to_batch_norm(mnist):
+    order = mnist.validation.labels[:3000].argsort(stable=True)
+    mixed = mnist.validation.first(3000)
+    by_class = Split(mixed.images[order], mixed.labels[order])
+    student = flat_student(partial(ConvNet, width=(8, 16), norm="batch"), mnist)
+    run = StudentRun.start(student)
+    lesson = RealTeacher(mnist.train, 20, 50).teaching_set(mnist.generator())
+    train_student(lesson, run, 20)
+    one, two = (accuracy(student, run.w, split) for split in (mixed, by_class))
+    assert abs(one - two) < 0.02 and one > 0.5

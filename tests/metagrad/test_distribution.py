@@ -80,3 +80,31 @@ def test_a_student_without_features_is_refused(toy):
             lambda: nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), toy, 1, progress=False)  # fmt: skip
     with pytest.raises(ValueError, match="real_batch_size is 0"):
         DistributionMatching(0)
+
+
+class Turned(nn.Module):
+    """Registers its head first, and another layer that it never calls last."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body, self.idle = nn.Linear(5, CLASSES), nn.Linear(64, 5), nn.Linear(7, 7)
+
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1)).tanh())
+
+
+class Tokens(Turned):
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1)).tanh()[:, None].expand(-1, 3, -1)).mean(1)
+
+
+def test_the_last_layer_is_the_one_that_is_called_last(flat64, tiny):
+    student = flat64(Turned)
+    features = student.features(student.initial(), tiny.images)
+    torch.testing.assert_close(features, student.module.body(tiny.images.flatten(1)).tanh())
+
+
+def test_features_of_many_places_of_an_image_are_refused(flat64, tiny):
+    student = flat64(Tokens)
+    with pytest.raises(ValueError, match=r"sees \(30, 3, 5\), but features must be one vector"):
+        student.features(student.initial(), tiny.images)

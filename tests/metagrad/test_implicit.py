@@ -291,3 +291,30 @@ def test_student_is_trained_on_from_where_it_stands(flat64):
         inner.append(metagrad.diagnostics["inner_gradient"])
         assert run.t == k * teacher.steps
     assert inner[2] < inner[0]
+
+
+class Images(nn.Module):
+    """A generator that is nothing but images, and gives them out as they are."""
+
+    def __init__(self, copied):
+        super().__init__()
+        random = torch.Generator().manual_seed(1)
+        self.images, self.copied = nn.Parameter(torch.randn(6, *SHAPE, generator=random)), copied
+
+    def forward(self, noise, labels):
+        return self.images * 1 if self.copied else self.images
+
+
+@pytest.mark.parametrize("solver", [{"solver": "neumann"}, {}], ids=["neumann", "cg"])
+def test_batches_that_are_one_tensor_add_up(solver):
+    gradients = []
+    for copied in (False, True):
+        teacher = GeneratorTeacher(3, 6, shape=SHAPE, num_classes=CLASSES, generator=Images(copied),
+                                   weight_decay=DECAY, learn_rates=False).double()  # fmt: skip
+        student = FlatStudent(seeded(partial(MLP, SHAPE, CLASSES, widths=(5,)), 0).double())
+        split = Problem().split
+        Implicit(**solver, damping=2.0, real_batch_size=REAL)(teacher, StudentRun.start(student), split,
+                                                              torch.Generator().manual_seed(0))  # fmt: skip
+        gradients.append(teacher.generator.images.grad)
+    assert float(gradients[0].norm()) > 0
+    torch.testing.assert_close(*gradients)

@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from torch import nn
 
 import gtnlib
 from gtnlib import (
-    MLP, Dataset, DivergenceError, PixelTeacher, RealTeacher, Split, Unrolled, best_rate, evaluate, fit,
+    MLP, Dataset, DivergenceError, GeneratorTeacher, PixelTeacher, RealTeacher, Split, Unrolled, best_rate,
+    evaluate, fit,
 )  # fmt: skip
 from gtnlib.judge.training import Recipe, score
 from gtnlib.support.files import locked, read_tensors, write_tensors
@@ -217,3 +219,47 @@ def test_a_pixel_that_is_not_finite_is_found_when_the_split_is_made(value):
     images[2, 0, 3, 4] = value
     with pytest.raises(ValueError, match=r"images hold (nan|inf) at \(2, 0, 3, 4\), but must be finite"):
         Split(images, torch.tensor([0, 1, 2, 0]), 3)
+
+
+class Painter(nn.Module):
+    """A generator whose weights do not tell what it does with them."""
+
+    def __init__(self, squash=torch.tanh):
+        super().__init__()
+        self.layer, self.squash = nn.Linear(4, 64), squash
+
+    def forward(self, noise, labels):
+        return self.squash(self.layer(noise)).view(-1, 1, 8, 8)
+
+
+def paint(data, checkpoint, squash=torch.tanh, seed=0, steps=2):
+    torch.manual_seed(0)
+    teacher = GeneratorTeacher(3, 6, noise_size=4, generator=Painter(squash), **KIND)
+    return fit(teacher, Unrolled(real_batch_size=6), Net, data, steps, progress=False, checkpoint=checkpoint,
+               seed=seed)  # fmt: skip
+
+
+def test_an_edited_generator_is_another_run(toy, tmp_path):
+    losses = paint(toy, tmp_path / "run").loss
+    assert paint(toy, tmp_path / "run").loss == losses
+    with pytest.raises(ValueError, match="the generator makes something else there"):
+        paint(toy, tmp_path / "run", torch.sin)
+
+
+def test_a_seed_of_numpy_is_that_seed(toy, tmp_path):
+    losses = [paint(toy, None, seed=seed).loss for seed in np.arange(2)]
+    assert losses[0] != losses[1] and losses == [paint(toy, None, seed=seed).loss for seed in range(2)]
+    paint(toy, tmp_path / "run", seed=np.int64(0))
+    with pytest.raises(ValueError, match="seed is 0 there, but 1 here"):
+        paint(toy, tmp_path / "run", seed=np.int64(1))
+
+
+def test_weights_that_no_seed_decides_are_refused(toy):
+    class Chance(Net):
+        def __init__(self):
+            super().__init__()
+            with torch.no_grad():
+                self.one.weight.copy_(torch.from_numpy(np.random.randn(8, 64)))
+
+    with pytest.raises(ValueError, match="student builds another Chance from the same seed"):
+        train(toy, student=Chance)

@@ -1,8 +1,13 @@
 """What makes two runs the same: an argument that is not named has the meaning it had before it existed."""
 
-import pytest
+from fractions import Fraction
+from functools import partial
 
-from gtnlib.support.identity import FORMER, differences
+import numpy as np
+import pytest
+import torch
+
+from gtnlib.support.identity import FORMER, differences, plain
 
 
 @pytest.mark.parametrize("name", FORMER)
@@ -25,3 +30,22 @@ def test_a_name_with_its_arguments_is_compared_argument_by_argument():
     assert differences(one, named) == []
     one, two = ({"student": [kind, {"name": "x"}]} for kind in ("MLP", "LeNet"))
     assert differences(one, two) == ["student is 'MLP' there, but 'LeNet' here"]
+
+
+def test_a_number_is_the_same_whatever_library_holds_it():
+    assert plain(np.int64(3)) == 3 and plain(np.float32(0.5)) == plain(torch.tensor(0.5)) == 0.5
+    assert plain(np.bool_(True)) is True and plain(Fraction(1, 4)) == 0.25
+    stored, given = plain({"clip": np.float32(2)}), {"clip": np.float32(1)}
+    assert differences(stored, given) == ["clip is 2.0 there, but 1.0 here"]
+
+
+def test_arrays_are_told_apart_by_their_values():
+    one, same, other = (plain(partial(max, key=np.array(values))) for values in ([1, 2], [1, 2], [1, 3]))
+    assert one == same and one != other
+    assert plain(torch.ones(2, 3))["shape"] == [2, 3]
+
+
+def test_an_empty_table_is_not_nothing():
+    found = differences({"trials": {"a": {}}}, {"trials": {"a": {}, "b": {}}})
+    assert found == ["trials.b is 'not set' there, but {} here"]
+    assert differences({"arguments": {}}, {"arguments": {}}) == []

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from torch import nn
 
 from gtnlib import MLP, make_student
 from gtnlib.judge.training import Recipe, score
@@ -84,3 +85,18 @@ def test_features_decide_what_is_chosen(toy):
 def test_bad_input_is_one_error(call, message, toy):
     with pytest.raises(ValueError, match=message):
         call(toy.train)
+
+
+def test_features_hang_on_no_chance_and_leave_the_network_as_it_was(toy):
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 3))
+    network[2].eval()
+    before = [t.clone() for t in network.state_dict().values()]
+    one, two = penultimate(network, toy.train), penultimate(network, toy.train, batch_size=7)
+    torch.testing.assert_close(one, two)
+    assert all(map(torch.equal, before, network.state_dict().values()))
+    assert [layer.training for layer in network] == [True, True, False, True]
+
+
+def test_a_class_without_images_is_refused():
+    with pytest.raises(ValueError, match="per_class is 1, but class 1 has 0 images"):
+        herding(torch.randn(4, 2), torch.tensor([0, 0, 2, 2]), 1)
