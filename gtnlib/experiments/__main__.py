@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,8 +120,8 @@ def _recorded(experiment: Experiment, path: Path) -> Record:
     if record.name != experiment.name:
         raise ValueError(f"{path} is the record of {record.name}.")
     if found := differences(record.configuration, experiment.configuration()):
-        raise ValueError(f"{path} was made with other settings: {'; '.join(found)}. Run it again with "
-                         "another --out, or look at it with the code of its commit.")  # fmt: skip
+        raise ValueError(f"{path} was made with other settings: {'; '.join(found)}. "
+                         "Remove it and --resume, or choose another --out, or its code.")  # fmt: skip
     return record
 
 
@@ -129,7 +130,11 @@ def _run(experiment: Experiment, context: Context, asked: argparse.Namespace) ->
     options = {"out": folder, "device": asked.device, "workers": asked.workers, "backend": asked.backend,
                "address": asked.address, "teachers": asked.teachers}  # fmt: skip
     usual = {"workers": 1, "backend": "loky"}
-    given = [f"--{key} {value}" for key, value in options.items() if value not in (None, usual.get(key))]
+    given = [
+        f"--{key} {shlex.quote(str(value))}"
+        for key, value in options.items()
+        if value not in (None, usual.get(key))
+    ]
     again = f"{COMMAND} run {name} {' '.join(given)} --resume"
     files, work = experiment.files(folder), experiment.work_folder(folder)
     if not asked.resume:

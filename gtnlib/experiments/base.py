@@ -118,7 +118,9 @@ class Tally:
                 peak = peak if peak is None else check_number("peak_memory_mb", peak, 0)
                 self.state |= {"started": started, "peak_memory_mb": peak}
                 for where in ("commits", "devices"):
-                    self.state[where] = list(dict.fromkeys([*stored.get(where, []), *self.state[where]]))
+                    self.state[where] = list(
+                        dict.fromkeys([*stored.get(where, ["unknown"]), *self.state[where]])
+                    )
             except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is damaged: {error}. Remove {self.path.parent}.") from error
             if found and strict:

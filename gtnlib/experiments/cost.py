@@ -103,18 +103,20 @@ class Cost(Experiment):
         """Measure memory again in the quickest setting of every method. Seconds are the machine's and prove
         nothing.
         """
-        cells, settings, far = record.results["cells"], self.settings(), []
+        cells, far = record.results["cells"], []
+        methods = list(record.configuration["methods"])
+        settings = {(one["method"], one["steps"], *one["width"]): one for one in self.settings()}
         quickest: dict[int, int] = {}
         for i in sorted(range(len(cells)), key=lambda i: min(cells[i]["seconds"])):
             quickest.setdefault(cells[i]["method"], i)
         places = quickest.values()
         where = {"device": str(context.device), "threads": 1, "repeat": 0}
         for i in places:
-            again = in_fresh_process({**settings[i], "rounds": 1, **where})
+            method, steps = methods[cells[i]["method"]], cells[i]["steps"]
+            again = in_fresh_process({**settings[method, steps, *cells[i]["width"]], "rounds": 1, **where})
             old, new = statistics.median(cells[i]["megabytes"]), again["peak"] - again["baseline"]
             if abs(new - old) > TOLERANCE * old:
-                far.append(f"{settings[i]['method']}, {settings[i]['steps']} steps: {old:.0f} MiB, "
-                           f"now {new:.0f}")  # fmt: skip
+                far.append(f"{method}, {steps} steps: {old:.0f} MiB, now {new:.0f}")
         return sampled(self, "settings", len(places), far)
 
     def summary(self, record: Record) -> str:

@@ -138,14 +138,16 @@ def check_recipes(name: str, lessons: Lessons, recipes: Sequence[Recipe | Protoc
         return
     for recipe in recipes:
         if isinstance(recipe, Recipe) and recipe.rate is None:
-            raise ValueError(f"{name!r} are real images, which prescribe no rate: give the recipe one.")
+            raise ValueError(f"{name!r} are real images, whose recipe must have a rate of its own: give one.")
         if (
             isinstance(recipe, Recipe)
             and recipe.steps is None
             and None in steps
             and lessons.source != "passes"
         ):
-            raise ValueError(f"{name!r} are real images, which prescribe no number of steps: give one.")
+            raise ValueError(
+                f"{name!r} are real images, which prescribe no number of steps: give the recipe one."
+            )
 
 
 def measure(job: dict, device: str, teacher: bytes = b"") -> dict:

@@ -44,7 +44,7 @@ class StackedStudent(FlatStudent):
             try:
                 return first.compute(side_by_side(function, len(state), len(shared)), state, shared)
             except RuntimeError as error:
-                if "vmap" not in str(error):
+                if not refused(error):
                     raise
                 self.batched = False  # a network that vmap cannot run, such as one that branches on values
         results = [first.compute(function, row, shared) for row in zip(*state)]
@@ -54,6 +54,11 @@ class StackedStudent(FlatStudent):
 
     def total(self, value: Tensor) -> Tensor:
         return value.sum(0)
+
+
+def refused(error: RuntimeError) -> bool:
+    """Whether it is `vmap` that cannot run a network."""
+    return "vmap" in str(error) or "Batching rule" in str(error)
 
 
 @cache

@@ -20,6 +20,7 @@ from torch.func import vmap
 
 from gtnlib.data.sets import Split
 from gtnlib.inner.flat import learnable
+from gtnlib.inner.stacked import refused
 from gtnlib.inner.step import StudentRun, pull_back, train_student
 from gtnlib.metagrad.base import MetaGradient
 from gtnlib.support.errors import check_choice, check_count
@@ -124,7 +125,7 @@ class GradientMatching(MetaGradient):
             try:
                 losses, *found = run.student.compute(match_classes, (run.w, real), shared)
             except RuntimeError as error:
-                if "vmap" not in str(error):  # which cannot run every network
+                if not refused(error):  # which cannot run every network
                     raise
             else:
                 for adjoint, part in zip(adjoints, found):

@@ -57,11 +57,11 @@ def make_student(
 
 def check_seeded(one: nn.Module, other: nn.Module) -> None:
     """Raise ValueError unless two networks that were built from one seed are the same."""
-    a, b = one.state_dict(), other.state_dict()
+    a, b = ({**dict(module.named_parameters()), **dict(module.named_buffers())} for module in (one, other))
     same = a.keys() == b.keys() and all(
         a[name].shape == b[name].shape and torch.equal(a[name].nan_to_num(), b[name].to(a[name]).nan_to_num())
         for name in a
     )
     if not same:
-        raise ValueError(f"student builds another {type(one).__name__} from the same seed. All "
-                         "that is random in it must come from torch, as by torch.randn.")  # fmt: skip
+        raise ValueError(f"student builds another {type(one).__name__} from the same seed. "
+                         "What is random in it must come from torch's own generator of the CPU.")  # fmt: skip

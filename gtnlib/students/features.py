@@ -13,7 +13,7 @@ def features_of(module: nn.Module, call: Callable[[], object], name: str = "modu
     Raises ValueError if none is called, or if that one sees more than a vector for every image.
     """
     seen: list[Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    hooks = [layer.register_forward_pre_hook(lambda layer, inputs: seen.__setitem__(slice(None), inputs[:1]))
              for layer in module.modules() if isinstance(layer, nn.Linear)]  # fmt: skip
     try:
         call()

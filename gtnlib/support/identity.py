@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from gtnlib.support.files import digest_of
+
 
 def plain(value):
     """A stand-in of JSON values only: equal for what is built alike, different where that shows.
@@ -25,8 +27,11 @@ def plain(value):
     """
     if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
         if value.ndim:
-            digest = hashlib.sha256(repr(value.tolist()).encode()).hexdigest()[:12]
-            return {"class": type(value).__name__, "shape": list(value.shape), "digest": digest}
+            if isinstance(value, torch.Tensor):
+                digest = digest_of({"": value})
+            else:
+                digest = digest_of({}, [str(value.dtype), value.tobytes().hex()])
+            return {"class": type(value).__name__, "shape": list(value.shape), "digest": digest[:12]}
         value = value.item()
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -92,7 +97,7 @@ def flat(value, prefix: str = "") -> dict:
     """Nested tables as one, with dotted names; a list of a name and its table of arguments is a table."""
     match value:
         case [str() as name, {**arguments}]:
-            return {prefix: name, **flat(arguments, prefix)}
+            return {prefix: name, **(flat(arguments, prefix) if arguments else {})}
     if not isinstance(value, Mapping) or (prefix and not value):
         return {prefix: value}
     parts = (flat(v, f"{prefix}.{key}" if prefix else str(key)) for key, v in value.items())
@@ -105,6 +110,10 @@ def differences(stored: Mapping, given: Mapping) -> list[str]:
     for one, other in ((there, here), (here, there)):
         for name in other.keys() - one.keys():
             one |= {name: value for end, value in FORMER.items() if f".{name}".endswith(f".{end}")}
+    for one, other in ((there, here), (here, there)):  # an empty table beside one with entries says nothing
+        for name in [name for name, value in one.items() if value == {} and name not in other]:
+            if any(longer.startswith(f"{name}.") for longer in other):
+                del one[name]
     return [
         f"{name} is {there.get(name, 'not set')!r} there, but {here.get(name, 'not set')!r} here"
         for name in dict.fromkeys([*here, *there])

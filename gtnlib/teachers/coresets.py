@@ -23,7 +23,7 @@ from gtnlib.teachers.teaching_set import TeachingSet
 def penultimate(module: nn.Module, split: Split, batch_size: int = 1000) -> Tensor:
     """What the last `nn.Linear` of a network sees in evaluation mode, (N, D). ValueError if it has none."""
     modes = {layer: layer.training for layer in module.modules()}
-    module.eval()  # an image's features must not hang on the others, nor on chance
+    module.train(False)  # an image's features must not hang on the others, nor on chance
     try:
         return torch.cat([features_of(module, partial(module, x))
                           for x in split.images.split(batch_size)])  # fmt: skip

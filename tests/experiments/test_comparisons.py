@@ -244,13 +244,13 @@ def test_a_run_resumed_by_other_code_names_both(context, monkeypatch):
 
 @pytest.mark.parametrize(
     "recipe, message",
-    [(Recipe(steps=2), "prescribe no rate"), (Recipe("sgd", 0.1), "prescribe no number of steps")],
+    [(Recipe(steps=2), "whose recipe must have a rate"), (Recipe("sgd", 0.1), "which prescribe no number")],
 )
 def test_what_real_images_do_not_prescribe_must_be_given(recipe, message):
-    with pytest.raises(ValueError, match=f"'short' are real images, which {message}"):
+    with pytest.raises(ValueError, match=f"'short' are real images, {message}"):
         sources = {"short": (Lessons("herding", 6, 12), [recipe])}
         replace(TOYS["toy-comparison"], sources=sources, steps=(None,))
-    with pytest.raises(ValueError, match=f"'short' are real images, which {message}"):
+    with pytest.raises(ValueError, match=f"'short' are real images, {message}"):
         replace(TOYS["toy-search"], proxies={"short": (Lessons("herding", 6, 12), recipe)})
 
 

@@ -146,7 +146,7 @@ def test_interrupted_runs_end_with_the_same_record(name, stops, command, tmp_pat
         with monkeypatch.context() as patch:
             stop_after(patch, steps)
             status, _, error = command(*words)
-        assert status == 130 and f"run {name} --out {tmp_path / 'broken'} --resume" in error
+        assert status == 130 and f"run {name} --out {tmp_path / 'broken'} --device cpu --resume" in error
         words = [*words[:4], "--resume"]
     assert command(*words)[0] == 0
     records = [Record.load(tmp_path / folder / f"{name}.json") for folder in ("whole", "broken")]

@@ -193,5 +193,5 @@ def test_the_books_judgements_name_teachers_that_are_experiments():
     named = [name for one in found[1:] for name in one.teachers]
     assert set(named) <= EXPERIMENTS.keys()
     assert json.dumps(found[0].configuration())
-    record = Record("x", {"teachers": []}, {}, "", {}, "", "2026-01-01", 0, None, {}, {"cells": {}})
+    record = Record("x", found[0].configuration(), {}, "", {}, "", "2026-01-01", 0, None, {}, {"cells": {}})
     assert found[0].summary(record) == "judged-small: 6 teachers, 0 cells"

@@ -263,3 +263,27 @@ def test_weights_that_no_seed_decides_are_refused(toy):
 
     with pytest.raises(ValueError, match="student builds another Chance from the same seed"):
         train(toy, student=Chance)
+
+
+class Table(nn.Module):
+    """A generator with a parameter for every image of a batch, and weights that must be positive."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.own = nn.Linear(4, 64), nn.Parameter(torch.ones(6, 64))
+
+    def forward(self, noise, labels):
+        return (self.layer(noise) + self.own.sqrt()).view(-1, 1, 8, 8)
+
+
+def test_a_generator_that_takes_no_other_weights_may_have_a_checkpoint(toy, tmp_path):
+    torch.manual_seed(0)
+    teacher = GeneratorTeacher(3, 6, noise_size=4, generator=Table(), **KIND)
+    fit(teacher, Unrolled(real_batch_size=6), Net, toy, 2, progress=False, checkpoint=tmp_path / "run")
+    assert (tmp_path / "run").exists()
+
+
+def test_a_generator_that_turns_its_images_is_another_run(toy, tmp_path):
+    paint(toy, tmp_path / "run")
+    with pytest.raises(ValueError, match="the generator makes something else there"):
+        paint(toy, tmp_path / "run", lambda x: torch.tanh(x).flip(-1))

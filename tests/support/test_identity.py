@@ -49,3 +49,18 @@ def test_an_empty_table_is_not_nothing():
     found = differences({"trials": {"a": {}}}, {"trials": {"a": {}, "b": {}}})
     assert found == ["trials.b is 'not set' there, but {} here"]
     assert differences({"arguments": {}}, {"arguments": {}}) == []
+
+
+def test_a_name_without_arguments_is_still_a_name():
+    given = ("MLP", {}), ("LeNet", {}), ("MLP", {"k": 1})
+    one, two, three = ({"students": {"a": list(pair)}} for pair in given)
+    assert differences(one, two) == ["students.a is 'MLP' there, but 'LeNet' here"] and not differences(
+        one, one
+    )
+    assert differences(one, three) == ["students.a.k is 'not set' there, but 1 here"]
+
+
+def test_an_empty_table_has_the_former_meaning_of_what_it_leaves_out():
+    assert not differences({"metagrad_args": {}}, {"metagrad_args": {"solver": "neumann"}})
+    assert not differences({"methods": {"implicit": ["Implicit", {}]}},
+                           {"methods": {"implicit": ["Implicit", {"solver": "neumann"}]}})  # fmt: skip
