@@ -6,13 +6,9 @@ from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.cost import Cost
 from gtnlib.experiments.lessons import Lessons
-from gtnlib.experiments.settings.cells import METHODS, RECORDED_TEACHERS
-from gtnlib.experiments.settings.recipes import ADAM, FALLING, OWN, SGD
+from gtnlib.experiments.settings.cells import METHODS
+from gtnlib.experiments.settings.recipes import FALLING
 from gtnlib.experiments.settings.tuned import GENERATED_STEPS
-
-PASSES = {"passes": (Lessons("passes", batch_size=64), [*SGD, *ADAM])}
-HUNDRED = {name: (Lessons(name, batch_size=100, images=100), [*SGD, *ADAM])
-           for name in ("real", "k_centre", "herding")}  # fmt: skip
 
 LIST: list[Experiment] = [
     Cost(
@@ -25,22 +21,6 @@ LIST: list[Experiment] = [
             "matching": ("GradientMatching", {}),
         },
         teacher_args={"batch_size": 64, "rate": 0.02, "momentum": 0.5},
-    ),
-    Comparison(
-        name="few-steps",
-        title="accuracy after 4 to 128 steps on learned, chosen, random and all real images",
-        sources={**{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS}, **HUNDRED, **PASSES},
-        students={"ConvNet": ("ConvNet", {})},
-        steps=(4, 8, 16, 32, 64, 128),
-        seeds=5,
-    ),
-    Comparison(
-        name="many-steps",
-        title="accuracy after 256 to 1024 steps on all real images",
-        sources=PASSES,
-        students={"ConvNet": ("ConvNet", {})},
-        steps=(256, 512, 1024),
-        seeds=5,
     ),
     Comparison(
         name="shortcut",
