@@ -57,7 +57,7 @@ class Record:
     def save(self, path: str | os.PathLike) -> None:
         """Write it as JSON, in one move. Raises OSError if that cannot be done."""
         text = json.dumps(sealed(asdict(self)), indent=1, allow_nan=False)
-        write_whole(path, (_short_lists(text) + "\n").encode())
+        write_whole(path, (_short(text) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Record:
@@ -111,10 +111,14 @@ def _check_numbers(value, name: str) -> None:
         _expect(good, f"{name} must hold finite numbers, not {value!r}")
 
 
-def _short_lists(text: str) -> str:
-    """Indented JSON with every innermost list of numbers on one line; no text in it has a line break."""
-    inner = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\n\s*\]")
-    return inner.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
+def _short(text: str) -> str:
+    """Indented JSON with every list of numbers, or of such lists, and every innermost table on one line; no
+    text in it has a line break.
+    """
+    for inner in (r"\[\n\s*([-+.\deE,\s]+?)\n\s*\]", r"\[\n\s*([-+.\deE,\s\[\]]+?)\n\s*\]"):
+        text = re.sub(inner, lambda found: "[" + "".join(found[1].split()) + "]", text)
+    tables = r"\{\n\s*([^{}\n]*(?:\n[^{}\n]*)*?)\n\s*\}"
+    return re.sub(tables, lambda found: "{" + re.sub(r"\n\s*", " ", found[1]) + "}", text)
 
 
 def recorded(name: str) -> Record:

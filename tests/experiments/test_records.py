@@ -34,7 +34,7 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     record = example()
     record.save(tmp_path / "toy.json")
     assert Record.load(tmp_path / "toy.json") == record
-    assert "[0.5, 0.6]" in (tmp_path / "toy.json").read_text()  # lists of numbers stay on one line
+    assert "[0.5,0.6]" in (tmp_path / "toy.json").read_text()  # lists of numbers stay on one line
 
 
 MALFORMED = {
