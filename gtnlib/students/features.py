@@ -13,7 +13,11 @@ def features_of(module: nn.Module, call: Callable[[], object], name: str = "modu
     Raises ValueError if none is called, or if that one sees more than a vector for every image.
     """
     seen: list[Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda layer, inputs: seen.__setitem__(slice(None), inputs[:1]))
+
+    def keep(layer, inputs):
+        seen[:] = inputs[:1]
+
+    hooks = [layer.register_forward_pre_hook(keep)
              for layer in module.modules() if isinstance(layer, nn.Linear)]  # fmt: skip
     try:
         call()
@@ -22,7 +26,7 @@ def features_of(module: nn.Module, call: Callable[[], object], name: str = "modu
             hook.remove()
     if not seen:
         raise ValueError(f"{name} has no linear layer whose input could be its features.")
-    if seen[-1].ndim != 2:
-        raise ValueError(f"the last linear layer of {name} sees {tuple(seen[-1].shape)}, but features must "
+    if seen[0].ndim != 2:
+        raise ValueError(f"the last linear layer of {name} sees {tuple(seen[0].shape)}, but features must "
                          "be one vector for every image.")  # fmt: skip
-    return seen[-1]
+    return seen[0]

@@ -82,7 +82,7 @@ def _per_class(choose, features: Tensor, labels: Tensor, per_class: int) -> Tens
     for c in range(int(labels.max()) + 1):
         index = (labels == c).nonzero().flatten()
         if len(index) < per_class:
-            raise ValueError(f"per_class is {per_class}, but class {int(c)} has {len(index)} images.")
+            raise ValueError(f"per_class is {per_class}, but class {c} has {len(index)} images.")
         chosen.append(index[choose(features[index])])
     return torch.stack(chosen, 1).flatten()
 
