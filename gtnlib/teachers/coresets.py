@@ -32,12 +32,13 @@ def penultimate(module: nn.Module, split: Split, batch_size: int = 1000) -> Tens
             layer.training = training
 
 
-def k_centre(features: Tensor, labels: Tensor, per_class: int) -> Tensor:
+def k_centre(features: Tensor, labels: Tensor, per_class: int, classes: int | None = None) -> Tensor:
     """Indices (classes · per_class,) of images such that no image of a class is far from all chosen.
 
     Greedy (Gonzalez 1985; as a coreset, Sener & Savarese 2018): first the image nearest to the
     class's mean, then always the one farthest from those chosen. The largest distance that remains
-    is at most twice the smallest possible.
+    is at most twice the smallest possible. classes: how many there are, by default one more than the
+    largest label.
     """
 
     def choose(x: Tensor) -> Tensor:
@@ -49,14 +50,14 @@ def k_centre(features: Tensor, labels: Tensor, per_class: int) -> Tensor:
             chosen.append(nearest.argmax())
         return torch.stack(chosen)
 
-    return _per_class(choose, features, labels, per_class)
+    return _per_class(choose, features, labels, per_class, classes)
 
 
-def herding(features: Tensor, labels: Tensor, per_class: int) -> Tensor:
+def herding(features: Tensor, labels: Tensor, per_class: int, classes: int | None = None) -> Tensor:
     """Indices (classes · per_class,) of images whose mean stays near that of their class.
 
     Greedy (Welling 2009; Rebuffi et al. 2017): every time the image that brings the mean of those
-    chosen nearest to the class's mean. No image is chosen twice.
+    chosen nearest to the class's mean. No image is chosen twice. classes: as for `k_centre`.
     """
 
     def choose(x: Tensor) -> Tensor:
@@ -67,19 +68,23 @@ def herding(features: Tensor, labels: Tensor, per_class: int) -> Tensor:
             total, free[chosen[-1]] = total + x[chosen[-1]], torch.inf
         return torch.stack(chosen)
 
-    return _per_class(choose, features, labels, per_class)
+    return _per_class(choose, features, labels, per_class, classes)
 
 
 METHODS = {"k_centre": k_centre, "herding": herding}
 
 
-def _per_class(choose, features: Tensor, labels: Tensor, per_class: int) -> Tensor:
+def _per_class(choose, features: Tensor, labels: Tensor, per_class: int, classes: int | None) -> Tensor:
     check_count("per_class", per_class)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"features must be (N, D) and labels (N,), got {tuple(features.shape)} "
                          f"and {tuple(labels.shape)}.")  # fmt: skip
+    found = int(labels.max()) + 1
+    classes = found if classes is None else check_count("classes", classes)
+    if found > classes:
+        raise ValueError(f"classes is {classes}, but there is a label {found - 1}.")
     chosen = []
-    for c in range(int(labels.max()) + 1):
+    for c in range(classes):
         index = (labels == c).nonzero().flatten()
         if len(index) < per_class:
             raise ValueError(f"per_class is {per_class}, but class {c} has {len(index)} images.")
@@ -99,7 +104,8 @@ def coreset(split: Split, method: str, per_class: int, steps: int, batch_size: i
     choose = METHODS[check_choice("method", method, METHODS)]
     check_count("steps", steps), check_count("batch_size", batch_size)
     rates, momentum, weight_decay = check_sgd(steps, rate, momentum, weight_decay, final_rate, schedule)
-    index = choose(split.images.flatten(1) if features is None else features, split.labels, per_class)
+    index = choose(split.images.flatten(1) if features is None else features, split.labels, per_class,
+                   split.num_classes)
     order = torch.arange(steps * batch_size).view(steps, batch_size) % len(index)
     return TeachingSet(split.images[index].cpu(), split.labels[index].cpu(), order,
                        torch.tensor(rates), torch.full((steps,), momentum), weight_decay)  # fmt: skip

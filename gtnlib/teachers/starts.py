@@ -38,4 +38,4 @@ def real_images(teacher: Teacher, split: Split, generator: torch.Generator | Non
             f"{len(labels)} images are not as many for each of {teacher.num_classes} classes, as a coreset "
             'has; use method="random".'
         )
-    return split.images[METHODS[method](split.images.flatten(1), split.labels, per_class)]
+    return split.images[METHODS[method](split.images.flatten(1), split.labels, per_class, split.num_classes)]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gtnlib import MLP, make_student
+from gtnlib.data.sets import Split
 from gtnlib.judge.training import Recipe, score
 from gtnlib.teachers.coresets import METHODS, coreset, herding, k_centre, penultimate
 
@@ -80,6 +81,7 @@ def test_features_decide_what_is_chosen(toy):
     (lambda s: coreset(s, "herding", 1, 0, 1), "steps is 0"),
     (lambda s: coreset(s, "herding", 1, 1, 1, rate=0), "rate is 0"),
     (lambda s: herding(s.images, s.labels, 1), r"features must be \(N, D\)"),
+    (lambda s: herding(s.images.flatten(1), s.labels, 1, classes=2), "classes is 2, but there is a label 2"),
     (lambda s: penultimate(torch.nn.Flatten(), s), "module has no linear layer"),
 ])  # fmt: skip
 def test_bad_input_is_one_error(call, message, toy):
@@ -100,3 +102,6 @@ def test_features_hang_on_no_chance_and_leave_the_network_as_it_was(toy):
 def test_a_class_without_images_is_refused():
     with pytest.raises(ValueError, match="per_class is 1, but class 1 has 0 images"):
         herding(torch.randn(4, 2), torch.tensor([0, 0, 2, 2]), 1)
+    split = Split(torch.randn(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]), num_classes=3)
+    with pytest.raises(ValueError, match="per_class is 1, but class 2 has 0 images"):
+        coreset(split, "herding", 1, steps=1, batch_size=3)  # of the last class, too, which no label names
