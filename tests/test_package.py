@@ -89,10 +89,12 @@ def test_the_wheel_carries_the_records():
 def test_no_public_name_is_lost():
     assert set(gtnlib.__all__) >= set(
         """
-        MLP VGG AlexNet Architecture ConvNet DataError Dataset DivergenceError DivergenceWarning FlatStudent
+        LESSON LONG LONG_AUGMENTED MLP VGG AlexNet Architecture Augment ConvNet DataError Dataset
+        DistributionMatching DivergenceError DivergenceWarning FlatStudent
         GeneratorTeacher GradientMatching History Implicit LeNet OuterStep PixelTeacher RealTeacher Report
-        ResNet Split Statistic StudentRun TeachingSet Unrolled VisionTransformer accuracy best_rate
-        default_device evaluate fit inner_step load_dataset make_student sample_architectures train_student
+        Protocol ResNet Split Statistic StudentRun TeachingSet Unrolled Variation VisionTransformer
+        accuracy best_rate default_device evaluate fit inner_step load_dataset make_student
+        sample_architectures train_student
     """.split()
     )
 

@@ -29,12 +29,12 @@ class Interval:
         return not self.low <= number <= self.high
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})".replace("-", "−")
 
     def points(self) -> str:
         """Of fractions, in percentage points, as "+5.7 (+2.3 to +9.0)"."""
         value, low, high = (f"{100 * number:+.1f}" for number in (self.value, self.low, self.high))
-        return f"{value} ({low} to {high})"
+        return f"{value} ({low} to {high})".replace("-", "−")
 
 
 def correlation(proxy, truth, kind: str = "spearman") -> float:

@@ -9,10 +9,7 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from gtnlib.metagrad.solvers import InnerHessian
 from gtnlib.support.errors import check_count
-
-__all__ = ["InnerHessian", "lanczos"]
 
 
 def lanczos(product: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -69,7 +69,7 @@ def points(one: Statistic, two: Statistic) -> str:
     Fractions of the same seeds in the same order; the interval is that of
     `gtnlib.judge.intervals.difference`, which raises ValueError for lists of other lengths and for one seed.
     """
-    return difference(one.values, two.values).points().replace("-", "−")
+    return difference(one.values, two.values).points()
 
 
 def _bold(column: pd.Series, wanted) -> list[str]:

@@ -1,4 +1,4 @@
-"""Students: image classifiers, and how each becomes a pure function of one flat vector.
+"""Students: image classifiers.
 
 Every class takes `shape` (C, H, W) and `num_classes` as keywords, holds no running statistics,
 and uses only operations with second derivatives, so that it works under

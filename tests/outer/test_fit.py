@@ -314,7 +314,7 @@ def test_interrupted_fit_returns_what_there_is(make_teacher, toy):
     assert evaluate(teacher, toy_student, toy, seeds=1).accuracy.mean >= 0
     states = []
     fit(whole, Unrolled(), toy_student, toy, 9, progress=False,
-        callback=lambda *_: states.append(parameters(teacher)))  # fmt: skip
+        callback=lambda *_: states.append(parameters(whole)))  # fmt: skip
     assert torch.equal(parameters(teacher), states[2])
 
 

@@ -7,7 +7,8 @@ import torch
 from gtnlib import MLP, Implicit, PixelTeacher, StudentRun
 from gtnlib.inner.flat import flat_student
 from gtnlib.metagrad.solvers import conjugate_gradients
-from gtnlib.show.spectrum import InnerHessian, lanczos
+from gtnlib.metagrad.solvers import InnerHessian
+from gtnlib.show.spectrum import lanczos
 
 
 @pytest.fixture
