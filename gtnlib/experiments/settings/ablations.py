@@ -34,13 +34,13 @@ OWN: Mapping[str, Mapping[str, Mapping]] = {
         "40 updates a student": {"metagrad_args": {"updates_per_student": 40}},
     },
 }
-# Of a generator, each with as many outer steps as the teacher had.
+# Of a generator, each with as many outer steps as the teacher had where it names no other number.
 AHEAD: Mapping[str, Any] = {"start": "random", "fit_args": {"rate": 1e-3}}
 COSINE: Mapping[str, Any] = {"metagrad_args": {"distance": "cosine"}}
 IDEAS: Mapping[str, Mapping[str, Mapping]] = {
     "unrolled": {
-        "from random, Adam 0.001": AHEAD,
         "1600 images": {"teacher_args": {"batches": 16}},
+        "64 steps on 6400 images": {"teacher_args": {"steps": 64, "batches": 64}},
         "labels learned": {"teacher_args": {"learn_labels": True}},
     },
     "implicit": {
@@ -50,6 +50,8 @@ IDEAS: Mapping[str, Mapping[str, Mapping]] = {
     },
     "matching": {
         "cosine of the whole gradient": COSINE,
+        # Which takes as long as the teachers of the other two methods.
+        "the same, 6000 outer steps": {**COSINE, "fit_args": {"outer_steps": 6000}},
         "the same, from random, Adam 0.001": {**COSINE, **AHEAD},
         "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
     },
