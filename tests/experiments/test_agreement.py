@@ -63,9 +63,9 @@ def test_wide_values_are_told_with_median_and_range(values, wide):
 
 
 def test_the_summary_of_transfer_says_where_students_scatter():
-    record = recorded("transfer")
-    summary = EXPERIMENTS["transfer"].summary(record)
-    assert summary.startswith("transfer: 156 cells × 5 students, which scatter in ")
+    record = recorded("transfer-tuned")
+    summary = EXPERIMENTS["transfer-tuned"].summary(record)
+    assert summary.startswith("transfer-tuned: 192 cells × 5 students, which scatter in ")
     assert summary.endswith("see median and range there")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.comparison import Comparison
 from gtnlib.experiments.lessons import Lessons
-from gtnlib.experiments.settings.cells import HUNDRED, RECORDED_TEACHERS, SMALL, other_students
-from gtnlib.experiments.settings.recipes import ADAM, FALLING, OWN, SGD, chosen, lasting
+from gtnlib.experiments.settings.cells import HUNDRED, SMALL, other_students
+from gtnlib.experiments.settings.recipes import FALLING, OWN, chosen, lasting
 from gtnlib.experiments.settings.tuned import METHODS, REAL, TUNED
 from gtnlib.judge.protocols import LONG, LONG_AUGMENTED
 
@@ -42,17 +42,6 @@ PROTOCOLS = {"long": LONG, "augmented": LONG_AUGMENTED}
 LIST: list[Experiment] = [
     *MLPS,
     *MIXED,
-    Comparison(
-        name="transfer",
-        title="twelve networks taught by teachers that have met one of them",
-        sources={
-            **{name: (Lessons(name), [OWN]) for name in RECORDED_TEACHERS},
-            **chosen(RECORDED_TEACHERS),
-            "real": (Lessons("real", batch_size=64), lasting(32, (*SGD, *ADAM))),
-        },
-        students=TWELVE,
-        seeds=5,
-    ),
     Comparison(
         name="transfer-mixed",
         title="twelve networks taught by teachers that have met one of them, another one, or five",
