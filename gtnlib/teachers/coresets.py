@@ -104,8 +104,9 @@ def coreset(split: Split, method: str, per_class: int, steps: int, batch_size: i
     choose = METHODS[check_choice("method", method, METHODS)]
     check_count("steps", steps), check_count("batch_size", batch_size)
     rates, momentum, weight_decay = check_sgd(steps, rate, momentum, weight_decay, final_rate, schedule)
-    index = choose(split.images.flatten(1) if features is None else features, split.labels, per_class,
-                   split.num_classes)
+    index = choose(
+        split.images.flatten(1) if features is None else features, split.labels, per_class, split.num_classes
+    )
     order = torch.arange(steps * batch_size).view(steps, batch_size) % len(index)
     return TeachingSet(split.images[index].cpu(), split.labels[index].cpu(), order,
                        torch.tensor(rates), torch.full((steps,), momentum), weight_decay)  # fmt: skip
