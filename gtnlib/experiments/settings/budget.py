@@ -9,6 +9,10 @@ from gtnlib.experiments.lessons import Lessons
 from gtnlib.experiments.settings.cells import METHODS
 from gtnlib.experiments.settings.recipes import FALLING
 from gtnlib.experiments.settings.tuned import GENERATED_STEPS
+from gtnlib.judge.training import Recipe
+
+# Higher rates as well, for trainings of very different length.
+WIDER = (*FALLING, Recipe("sgd", 0.3, cosine=True), Recipe("adam", 0.03, cosine=True))
 
 LIST: list[Experiment] = [
     Cost(
@@ -25,7 +29,7 @@ LIST: list[Experiment] = [
     Comparison(
         name="shortcut",
         title="accuracy after 48 to 768 steps on all real images, at rates that fall",
-        sources={"passes": (Lessons("passes", batch_size=100), FALLING)},
+        sources={"passes": (Lessons("passes", batch_size=100), WIDER)},
         students={"ConvNet": ("ConvNet", {})},
         steps=tuple(GENERATED_STEPS * 2**k for k in range(5)),
         seeds=10,
