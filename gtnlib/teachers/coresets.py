@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gtnlib.data.border import as_labels
 from gtnlib.data.sets import Split
 from gtnlib.students.features import features_of
 from gtnlib.support.errors import check_choice, check_count
@@ -79,12 +80,10 @@ def _per_class(choose, features: Tensor, labels: Tensor, per_class: int, classes
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"features must be (N, D) and labels (N,), got {tuple(features.shape)} "
                          f"and {tuple(labels.shape)}.")  # fmt: skip
-    found = int(labels.max()) + 1
-    classes = found if classes is None else check_count("classes", classes)
-    if found > classes:
-        raise ValueError(f"classes is {classes}, but there is a label {found - 1}.")
-    chosen = []
-    for c in range(classes):
+    if classes is not None:
+        check_count("classes", classes)
+    labels, chosen = as_labels(labels, features, classes), []
+    for c in range(classes or int(labels.max()) + 1):
         index = (labels == c).nonzero().flatten()
         if len(index) < per_class:
             raise ValueError(f"per_class is {per_class}, but class {c} has {len(index)} images.")

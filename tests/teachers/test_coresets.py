@@ -81,7 +81,8 @@ def test_features_decide_what_is_chosen(toy):
     (lambda s: coreset(s, "herding", 1, 0, 1), "steps is 0"),
     (lambda s: coreset(s, "herding", 1, 1, 1, rate=0), "rate is 0"),
     (lambda s: herding(s.images, s.labels, 1), r"features must be \(N, D\)"),
-    (lambda s: herding(s.images.flatten(1), s.labels, 1, classes=2), "classes is 2, but there is a label 2"),
+    (lambda s: herding(s.images.flatten(1), s.labels, 1, classes=2), "labels must lie in 0 … 1"),
+    (lambda s: herding(s.images.flatten(1), s.labels - 1, 1), "labels must be at least 0"),
     (lambda s: penultimate(torch.nn.Flatten(), s), "module has no linear layer"),
 ])  # fmt: skip
 def test_bad_input_is_one_error(call, message, toy):
