@@ -6,8 +6,7 @@ import torch
 
 from gtnlib import MLP, Implicit, PixelTeacher, StudentRun
 from gtnlib.inner.flat import flat_student
-from gtnlib.metagrad.solvers import conjugate_gradients
-from gtnlib.metagrad.solvers import InnerHessian
+from gtnlib.metagrad.solvers import InnerHessian, conjugate_gradients
 from gtnlib.show.spectrum import lanczos
 
 

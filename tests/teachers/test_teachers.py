@@ -508,6 +508,19 @@ def arrays_of(file):
         return {name: array for name, array in arrays.items() if name not in ("version", "sha256")}
 
 
+def test_pickles_are_refused(file, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    arrays = arrays_of(file)
+    arrays["images"] = np.array([Harm()], dtype=object)
+    np.savez(file, **arrays)
+    with pytest.raises(DataError, match="not a teaching set"):
+        TeachingSet.load(file)
+    assert not (tmp_path / "harm").exists()
+
+
 @pytest.mark.parametrize(
     "name, value",
     [
@@ -559,6 +572,19 @@ def test_a_single_array_and_a_folder_are_refused(tmp_path):
 def test_a_missing_file_is_called_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         TeachingSet.load(tmp_path / "none.npz")
+
+
+def test_a_failed_save_leaves_the_old_file_whole(file, monkeypatch):
+    before = file.read_bytes()
+
+    def full_disk(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="cannot write .*set.npz.*No space left"):
+        generated().export(file)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == ["set.npz"]
 
 
 def test_saving_over_a_folder_leaves_nothing_behind(tmp_path):
