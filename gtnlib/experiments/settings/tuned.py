@@ -42,10 +42,10 @@ OUTER_STEPS: Mapping[tuple[str, int], dict[str, int]] = {
     ("implicit", 50): {"trial": 30, "teacher": 250},
 }
 
-# The grid: where images start, the student's first rate, and the rate of Adam. Ten images are
-# learned at lower rates.
+# The grid: where images start, the student's first rate, and the rate of Adam. Students learn from ten
+# images at lower rates, and each of these images learns at a higher one.
 STARTS, RATES, OUTER_RATES = ("noise", "random"), (0.05, 0.1), (0.02, 0.06)
-LOWER: Mapping[int, tuple[Sequence[float], Sequence[float]]] = {1: ((0.02, 0.05, 0.1), (0.01, 0.03))}
+LOWER: Mapping[int, tuple[Sequence[float], Sequence[float]]] = {1: ((0.01, 0.02, 0.05), (0.03, 0.1))}
 
 # The same of a generator: one lesson, 48 steps on eight batches of 100 images, one grid.
 GENERATED_STEPS = 48
