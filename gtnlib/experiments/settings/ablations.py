@@ -37,16 +37,20 @@ OWN: Mapping[str, Mapping[str, Mapping]] = {
 # Of a generator, each with as many outer steps as the teacher had where it names no other number.
 AHEAD: Mapping[str, Any] = {"start": "random", "fit_args": {"rate": 1e-3}}
 COSINE: Mapping[str, Any] = {"metagrad_args": {"distance": "cosine"}}
+# Whether it was still rising: the end of a falling rate hides that.
+KEPT: Mapping[str, Any] = {"fit_args": {"final_rate": 1.0}}
 IDEAS: Mapping[str, Mapping[str, Mapping]] = {
     "unrolled": {
         "1600 images": {"teacher_args": {"batches": 16}},
         "64 steps on 6400 images": {"teacher_args": {"steps": 64, "batches": 64}},
         "labels learned": {"teacher_args": {"learn_labels": True}},
+        "Adam's rate kept": KEPT,
     },
     "implicit": {
         "from random, Adam 0.001": AHEAD,
         "1600 images": {"teacher_args": {"batches": 16}},
         "8 products": {"metagrad_args": {"products": 8}},
+        "Adam's rate kept": KEPT,
     },
     "matching": {
         "cosine of the whole gradient": COSINE,

@@ -25,9 +25,9 @@ NEAREST = ("real", "herding")
 ALIKE = [
     Judgement("judged-tuned", "the tuned cells, judged alike", teachers=TEN, long_seeds=10),
     Judgement("judged-tuned-1", "the tuned single images of each class, judged alike", teachers=SINGLE,
-              baselines=NEAREST, long_seeds=10),
+              baselines=NEAREST, real_epochs=0, long_seeds=10),
     Judgement("judged-tuned-50", "the tuned sets of 500 images, judged alike", teachers=FIFTY,
-              baselines=NEAREST),
+              baselines=NEAREST, real_epochs=0),
     Judgement("judged-tuned-gtn", "the tuned generators, judged alike", teachers=GENERATORS,
               baselines=NEAREST, seeds=20),
 ]  # fmt: skip
