@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     run.add_argument("--resume", action="store_true", help="go on with what lies in DIR")
     run.add_argument("--workers", type=int, default=1, metavar="N",
-                     help="processes for a comparison or search, by joblib; default: 1")  # fmt: skip
+                     help="that measure for a comparison, judgement or search; default: 1")  # fmt: skip
     run.add_argument("--backend", default="loky", help="dask or ray: measure on a cluster that runs already")
     run.add_argument("--address", metavar="URL", help="of the cluster: tcp://host:8786, or auto for ray")
     teachers(run)
@@ -83,6 +83,9 @@ def main(argv: Sequence[str] | None = None, experiments: Mapping[str, Experiment
         teachers = asked.teachers or folder
         if asked.command == "run":
             pool = Pool(asked.workers, asked.backend, asked.address)
+            if pool != Pool() and not experiment.pooled:
+                raise ValueError(f"--workers and --backend are for comparisons, judgements and searches; "
+                                 f"leave them out for {experiment.name}.")  # fmt: skip
             context = Context(asked.out, device, teachers=teachers, pool=pool)
             return _run(experiment, context, asked)
         context = Context(asked.out or folder, device, teachers=teachers)

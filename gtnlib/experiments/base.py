@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -48,9 +48,10 @@ class Check:
 class Experiment:
     """A named configuration. A kind of experiment is a subclass with `run` and `check`.
 
-    name: also that of its files. title: one line for people.
+    name: also that of its files. title: one line for people. pooled: whether the context's pool measures.
     """
 
+    pooled: ClassVar[bool] = False
     name: str
     title: str
 

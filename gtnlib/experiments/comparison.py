@@ -42,6 +42,7 @@ class Comparison(Experiment):
     in older records) and seconds of training (their mean).
     """
 
+    pooled = True
     sources: Mapping[str, tuple[Lessons, Sequence[Recipe | Protocol]]]
     students: Mapping[str, tuple[str, Mapping]]
     steps: Sequence[int | None] = (None,)

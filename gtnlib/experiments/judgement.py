@@ -49,6 +49,7 @@ class Judgement(Experiment):
     diverged (students) and seconds (mean of training).
     """
 
+    pooled = True
     teachers: Sequence[str] = ()
     student: tuple[str, Mapping] = ("ConvNet", {})
     grid: Sequence[Recipe] = GRID

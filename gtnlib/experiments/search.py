@@ -43,6 +43,7 @@ class Search(Experiment):
     never used to choose.
     """
 
+    pooled = True
     truth: tuple[Lessons, Recipe]
     proxies: Mapping[str, tuple[Lessons, Recipe]]
     truth_from: str | None = None

@@ -77,9 +77,9 @@ METHODS = {"k_centre": k_centre, "herding": herding}
 
 def _per_class(choose, features: Tensor, labels: Tensor, per_class: int, classes: int | None) -> Tensor:
     check_count("per_class", per_class)
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(f"features must be (N, D) and labels (N,), got {tuple(features.shape)} "
-                         f"and {tuple(labels.shape)}.")  # fmt: skip
+    if features.ndim != 2 or not len(features) or labels.shape != features.shape[:1]:
+        raise ValueError(f"features must be (N, D), with N at least 1, and labels (N,), got "
+                         f"{tuple(features.shape)} and {tuple(labels.shape)}.")  # fmt: skip
     if classes is not None:
         check_count("classes", classes)
     labels, chosen = as_labels(labels, features, classes), []

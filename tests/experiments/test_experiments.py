@@ -294,6 +294,7 @@ def test_every_shipped_record_holds(name):
     (["show", "pixels"], "NAME is 'pixels', but must be one of toy-pixels"),
     (["check", "toy-pixels"], "there is no record .*toy-pixels.json.*run toy-pixels"),
     (["check", "nothing"], "NAME is 'nothing'"),
+    (["run", "toy-pixels", "--workers", "2"], "--workers and --backend are for comparisons.*for toy-pixels"),
     (["shwo"], "COMMAND is 'shwo', but must be one of list, show, run, check, table. Did you mean 'show'"),
 ])  # fmt: skip
 def test_unknown_names_are_one_error(words, message, command):

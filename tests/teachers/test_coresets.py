@@ -81,6 +81,7 @@ def test_features_decide_what_is_chosen(toy):
     (lambda s: coreset(s, "herding", 1, 0, 1), "steps is 0"),
     (lambda s: coreset(s, "herding", 1, 1, 1, rate=0), "rate is 0"),
     (lambda s: herding(s.images, s.labels, 1), r"features must be \(N, D\)"),
+    (lambda s: herding(s.images[:0].flatten(1), s.labels[:0], 1), "with N at least 1"),
     (lambda s: herding(s.images.flatten(1), s.labels, 1, classes=2), "labels must lie in 0 … 1"),
     (lambda s: herding(s.images.flatten(1), s.labels - 1, 1), "labels must be at least 0"),
     (lambda s: penultimate(torch.nn.Flatten(), s), "module has no linear layer"),
