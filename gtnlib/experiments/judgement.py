@@ -13,6 +13,7 @@ from gtnlib.experiments.lessons import (REAL, Lessons, Measuring, job, measured_
                                         teacher_file)  # fmt: skip
 from gtnlib.experiments.records import Record
 from gtnlib.judge.protocols import LONG, LONG_AUGMENTED, Protocol
+from gtnlib.judge.report import Statistic
 from gtnlib.judge.training import Recipe
 from gtnlib.support.errors import check_choice, check_count
 from gtnlib.support.jobs import run_jobs
@@ -178,6 +179,11 @@ class Judgement(Experiment):
     def summary(self, record: Record) -> str:
         teachers = len(record.configuration["teachers"])
         return f"{self.name}: {teachers} teachers, {len(record.results['cells'])} cells"
+
+
+def accuracies(record: Record) -> dict[str, Statistic]:
+    """Test accuracy of every cell of a recorded Judgement, by its name, "SOURCE.PROTOCOL"."""
+    return {name: Statistic(tuple(cell["test_accuracy"])) for name, cell in record.results["cells"].items()}
 
 
 def real(source: str, images: int, steps: int, batch: int) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from gtnlib.experiments.base import Experiment
 from gtnlib.experiments.distillation import Distillation, accuracies, pooled
 from gtnlib.experiments.judgement import Judgement
+from gtnlib.experiments.judgement import accuracies as of_cells
 from gtnlib.experiments.records import Record, shipped
 from gtnlib.judge.intervals import difference
-from gtnlib.judge.report import Statistic
 from gtnlib.judge.scores import augmentation_robust, label_robust
 
 DISTILLED = ("experiment", "images", "test accuracy", "teachers × students", "peak MB", "seconds", "steps")
@@ -53,7 +53,7 @@ def distilled(record: Record) -> tuple[str, ...]:
 def judgement(record: Record) -> Iterator[tuple[str, ...]]:
     """Of every teacher, and of the real images: accuracies by protocol, the gain, both scores."""
     cells = record.results["cells"]
-    found = {name: Statistic(tuple(cell["test_accuracy"])) for name, cell in cells.items()}
+    found = of_cells(record)
 
     def said(name: str) -> str:
         if name not in cells:
