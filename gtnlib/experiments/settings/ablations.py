@@ -60,6 +60,26 @@ IDEAS: Mapping[str, Mapping[str, Mapping]] = {
         "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
     },
 }
+# And of 100 pixel images.
+CENTRE: Mapping[str, Any] = {"start": "k_centre"}
+TWICE: Mapping[str, int] = {method: 2 * METHODS[method]["teacher"] for method in METHODS}
+PIXEL_IDEAS: Mapping[str, Mapping[str, Mapping]] = {
+    **{
+        method: {
+            "from k-centre": CENTRE,
+            "the same, twice the outer steps": {**CENTRE, "fit_args": {"outer_steps": TWICE[method]}},
+            "the same, labels learned": {**CENTRE, "teacher_args": {"learn_labels": True}},
+            "Adam's rate kept": KEPT,
+        }
+        for method in ("unrolled", "implicit")
+    },
+    "matching": {
+        "cosine of the whole gradient": COSINE,
+        "the same, twice the outer steps": {**COSINE, "fit_args": {"outer_steps": TWICE["matching"]}},
+        "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
+        "Adam's rate kept": KEPT,
+    },
+}
 # What might keep unrolled images from falling apart in long training: as many outer steps of lessons that
 # are not always the same, or seen in part.
 CURES: Mapping[str, tuple[str, Mapping[str, Mapping]]] = {
@@ -81,11 +101,11 @@ def ablation(method: str) -> Trials:
                   cell, {**COMMON, **OWN[method]})  # fmt: skip
 
 
-def ideas(method: str) -> Trials:
-    """Changes that might make the tuned generator better, each with one teacher."""
-    cell = tuned(generator(method), GENERATORS[method]["teacher"])
+def ideas(cell: Distillation, changes: Mapping[str, Mapping]) -> Trials:
+    """Changes that might make a tuned cell better, each with one teacher."""
+    cell = replace(cell, teacher_seeds=1)
     return Trials(f"ideas-{cell.name.removeprefix('tuned-')}", f"what might improve {cell.name}", cell,
-                  IDEAS[method])  # fmt: skip
+                  changes)  # fmt: skip
 
 
 def cure(key: str) -> Distillation:
@@ -99,5 +119,14 @@ def cure(key: str) -> Distillation:
 LIST = [
     *(cure(key) for key in CURES),
     *(ablation(method) for method in METHODS if tuning(pixels(method, 10)).name in CHOSEN),
-    *(ideas(method) for method in GENERATORS if tuning(generator(method)).name in CHOSEN),
+    *(
+        ideas(tuned(generator(method), GENERATORS[method]["teacher"]), IDEAS[method])
+        for method in GENERATORS
+        if tuning(generator(method)).name in CHOSEN
+    ),
+    *(
+        ideas(tuned(pixels(method, 10), METHODS[method]["teacher"]), PIXEL_IDEAS[method])
+        for method in METHODS
+        if tuning(pixels(method, 10)).name in CHOSEN
+    ),
 ]
