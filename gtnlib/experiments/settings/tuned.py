@@ -23,8 +23,8 @@ SETS = {
     50: {"images_per_class": 50, "batch_size": 100},
 }
 
-# Of each method: its class and arguments, and the outer steps of a trial and of a teacher. Trials are to
-# take about as long as each other, teachers as well; an outer step of one method is dearer than of another.
+# Of each method: its class and arguments, and the outer steps of a trial and of a teacher. An outer step of
+# one method is dearer than of another, so it has fewer of them; matching has the least time all the same.
 METHODS: Mapping[str, dict[str, Any]] = {
     "unrolled": {"metagrad": "Unrolled", "metagrad_args": {"loss_at": "last", "real_batch_size": 256},
                  "trial": 40, "teacher": 200},
