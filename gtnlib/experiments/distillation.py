@@ -209,9 +209,13 @@ class Mixture(Distillation):
 
 
 def kept(teacher):
-    """What is measured and shipped of a trained teacher."""
-    one = isinstance(teacher, GeneratorTeacher) and teacher.batches == 1 and teacher.curriculum != "fresh"
-    return teacher.as_pixels() if one and teacher.labels.numel() % teacher.num_classes == 0 else teacher
+    """What is measured and shipped of a trained teacher: of a generator with a fixed lesson its images,
+    where they are fewer numbers and as many of every class.
+    """
+    fixed = isinstance(teacher, GeneratorTeacher) and teacher.curriculum != "fresh"
+    if not fixed or teacher.labels.numel() % teacher.num_classes:
+        return teacher
+    return min(teacher.as_pixels(), teacher, key=lambda one: sum(p.numel() for p in one.parameters()))
 
 
 def elapsed(history) -> list[float]:

@@ -371,12 +371,16 @@ def test_a_mixture_is_taught_by_all_its_students_and_resumes_to_the_same_record(
     assert numbers(mixture.run(stopped)) == numbers(record)
 
 
-@pytest.mark.parametrize("batches, size, kind", [
-    (1, 6, "PixelTeacher"), (2, 6, "GeneratorTeacher"), (1, 7, "GeneratorTeacher"),
+@pytest.mark.parametrize("batches, size, noise, kind", [
+    (1, 6, 64, "PixelTeacher"), (2, 6, 64, "PixelTeacher"), (3, 60, 2, "GeneratorTeacher"),
+    (1, 7, 64, "GeneratorTeacher"),
 ])  # fmt: skip
-def test_a_generator_of_one_balanced_batch_ships_its_images(batches, size, kind, toy, tmp_path, monkeypatch):
+def test_a_generator_ships_its_images_if_they_are_fewer_numbers(
+    batches, size, noise, kind, toy, tmp_path, monkeypatch
+):
     monkeypatch.setattr(module, "load_dataset", lambda name, device: toy)
-    lesson = {"steps": 3, "batch_size": size, "batches": batches, "hidden": 8, "channels": 2}
+    lesson = {"steps": 3, "batch_size": size, "batches": batches, "noise_size": noise, "hidden": 8,
+              "channels": 2}  # fmt: skip
     settings = {**vars(TOYS["toy-matching"]), "teacher": "GeneratorTeacher", "teacher_args": lesson}
     context, experiment = Context(tmp_path, torch.device("cpu"), progress=False), Distillation(**settings)
     record = experiment.run(context)
