@@ -62,6 +62,7 @@ GENERATOR_RATES = (3e-3, 1e-2)
 CHOSEN: Mapping[str, str] = {
     "tune-pixels-unrolled-1": "from random, student 0.01, Adam 0.1",
     "tune-pixels-implicit-1": "from noise, student 0.02, Adam 0.1",
+    "tune-pixels-matching-1": "from noise, student 0.05, Adam 0.1",
     "tune-pixels-unrolled-10": "from random, student 0.05, Adam 0.06",
     "tune-pixels-implicit-10": "from random, student 0.05, Adam 0.06",
     "tune-pixels-matching-10": "from random, student 0.1, Adam 0.06",
