@@ -60,26 +60,22 @@ IDEAS: Mapping[str, Mapping[str, Mapping]] = {
         "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
     },
 }
-# And of 100 pixel images.
-CENTRE: Mapping[str, Any] = {"start": "k_centre"}
-TWICE: Mapping[str, int] = {method: 2 * METHODS[method]["teacher"] for method in METHODS}
-PIXEL_IDEAS: Mapping[str, Mapping[str, Mapping]] = {
-    **{
-        method: {
-            "from k-centre": CENTRE,
-            "the same, twice the outer steps": {**CENTRE, "fit_args": {"outer_steps": TWICE[method]}},
-            "the same, labels learned": {**CENTRE, "teacher_args": {"learn_labels": True}},
-            "Adam's rate kept": KEPT,
-        }
-        for method in ("unrolled", "implicit")
-    },
-    "matching": {
-        "cosine of the whole gradient": COSINE,
-        "the same, twice the outer steps": {**COSINE, "fit_args": {"outer_steps": TWICE["matching"]}},
-        "the same, labels learned": {**COSINE, "teacher_args": {"learn_labels": True}},
-        "Adam's rate kept": KEPT,
-    },
+# And of 100 pixel images: a change, two more on top of it, and whether the cell was still rising.
+CHANGE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "unrolled": ("from k-centre", {"start": "k_centre"}),
+    "implicit": ("from k-centre", {"start": "k_centre"}),
+    "matching": ("cosine of the whole gradient", COSINE),
 }
+PIXEL_IDEAS: Mapping[str, Mapping[str, Mapping]] = {
+    method: {
+        words: change,
+        "the same, twice the outer steps": {
+            **change, "fit_args": {"outer_steps": 2 * METHODS[method]["teacher"]}},
+        "the same, labels learned": {**change, "teacher_args": {"learn_labels": True}},
+        "Adam's rate kept": KEPT,
+    }
+    for method, (words, change) in CHANGE.items()
+}  # fmt: skip
 # What might keep unrolled images from falling apart in long training: as many outer steps of lessons that
 # are not always the same, or seen in part.
 CURES: Mapping[str, tuple[str, Mapping[str, Mapping]]] = {
@@ -101,9 +97,9 @@ def ablation(method: str) -> Trials:
                   cell, {**COMMON, **OWN[method]})  # fmt: skip
 
 
-def ideas(cell: Distillation, changes: Mapping[str, Mapping]) -> Trials:
+def ideas(base: Distillation, outer_steps: int, changes: Mapping[str, Mapping]) -> Trials:
     """Changes that might make a tuned cell better, each with one teacher."""
-    cell = replace(cell, teacher_seeds=1)
+    cell = replace(tuned(base, outer_steps), teacher_seeds=1)
     return Trials(f"ideas-{cell.name.removeprefix('tuned-')}", f"what might improve {cell.name}", cell,
                   changes)  # fmt: skip
 
@@ -116,17 +112,12 @@ def cure(key: str) -> Distillation:
     return replace(cell, name=f"cured-{key}", title=f"{cell.title}, {words}", teacher_seeds=1, **changed)
 
 
+IMPROVED = [
+    *((generator(method), GENERATORS[method]["teacher"], IDEAS[method]) for method in GENERATORS),
+    *((pixels(method, 10), METHODS[method]["teacher"], PIXEL_IDEAS[method]) for method in METHODS),
+]
 LIST = [
     *(cure(key) for key in CURES),
     *(ablation(method) for method in METHODS if tuning(pixels(method, 10)).name in CHOSEN),
-    *(
-        ideas(tuned(generator(method), GENERATORS[method]["teacher"]), IDEAS[method])
-        for method in GENERATORS
-        if tuning(generator(method)).name in CHOSEN
-    ),
-    *(
-        ideas(tuned(pixels(method, 10), METHODS[method]["teacher"]), PIXEL_IDEAS[method])
-        for method in METHODS
-        if tuning(pixels(method, 10)).name in CHOSEN
-    ),
+    *(ideas(*one) for one in IMPROVED if tuning(one[0]).name in CHOSEN),
 ]
